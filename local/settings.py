@@ -1,0 +1,32 @@
+"""What a person may choose about the system on one machine, by environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+"""The root of this checkout."""
+
+
+class LocalSettings(BaseSettings):
+    """Settings of ``make up``; every port that is 0 is picked free."""
+
+    model_config = SettingsConfigDict(env_prefix="TRADEBOT_", extra="ignore", frozen=True)
+
+    port: int = Field(default=8000, ge=1, le=65535)
+    """The gateway's port, the only fixed one."""
+    host: str = "127.0.0.1"
+    """The address the gateway listens on; there is no TLS here, so only this machine by default."""
+    data: Path = CHECKOUT / ".data"
+    """All state, logs and keys; removing the folder is a clean start."""
+    postgres_port: int = 0
+    redis_port: int = 0
+    simulator_iq_port: int = 0
+    simulator_exnova_port: int = 0
+    simulator_control_port: int = 0
+    session_port: int = 0
+    broker_port: int = 0
+    agent_port: int = 0
+    bridge_port: int = 0
+    envoy_admin_port: int = 0
