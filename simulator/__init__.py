@@ -1,0 +1,1 @@
+"""The brokers' platform, locally: the wire of both brands, a deterministic market and a ledger of every order."""

@@ -1,0 +1,1 @@
+"""Recorded prices that the market replays; see PROVENANCE.md beside this file."""
