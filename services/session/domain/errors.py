@@ -9,6 +9,7 @@ ServiceError
 ├── TwoFactorInvalidError       the second factor was wrong or late
 ├── LoginThrottledError         logins are throttled; wait
 ├── BrokerUnavailableError      the broker cannot be reached; nothing was sent
+│   └── NotConnectedError       the broker service holds no connection of the session: connect again
 ├── BotAlreadyRunningError      runs with other settings
 ├── BotNotRunningError          stopped; nothing to pause or resume
 ├── TradeRefusedError           the broker or a rule refused the order; nothing was booked
@@ -24,6 +25,7 @@ ServiceError
 ├── NotSellableError
 ├── ModelNotFoundError
 ├── StaleEpochError             this process no longer runs the session: stop, touch nothing
+├── ContradictionError          the broker contradicts the ledger; nothing was changed
 └── UnavailableError            a part of the service is away; the call may be repeated
 """
 
@@ -108,6 +110,10 @@ class BrokerUnavailableError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("The broker cannot be reached")
+
+
+class NotConnectedError(BrokerUnavailableError):
+    """The broker service holds no connection of the session; whoever has its credentials can connect again."""
 
 
 class BotAlreadyRunningError(ServiceError):
@@ -253,6 +259,19 @@ class StaleEpochError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("The session moved to another replica")
+
+
+class ContradictionError(ServiceError):
+    """What is to be recorded cannot be true beside what the ledger holds; nothing was changed. Wants a person.
+
+    A refused trade that turns up at the broker, a second order for one trade, an order that another trade claimed.
+    """
+
+    reason = "INTERNAL"
+    code = Code.INTERNAL
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
 
 
 class UnavailableError(ServiceError):
