@@ -77,5 +77,5 @@ def _simulator(folder: DataFolder, iq: int, exnova: int, control: int) -> Proces
             "SIMULATOR_DATA_DIR": str(folder.simulator),
             "SIMULATOR_RUN_FILE": str(folder.run / "simulator.json"),
         },
-        ready=http_status(f"http://127.0.0.1:{control}/accounts"),
+        ready=http_status(f"http://127.0.0.1:{control}/health"),
     )

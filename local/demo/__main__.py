@@ -1,0 +1,140 @@
+"""``make demo``: three users trade at once, and the simulator's ledger says whether everything was right.
+
+It uses the system that runs on ``TRADEBOT_DATA``, or starts one of its own on a temporary folder. The exit status is 0
+if everything held, 1 if something did not, 2 if the demo could not run.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from rich.console import Console
+from rich.table import Table
+
+from local.client import Gateway
+from local.demo.trader import Role, Trader
+from local.demo.view import View
+from local.folder import read_run_file
+from local.ports import PortBlock
+from local.running import RunningSystem, SystemEndedError
+from local.settings import LocalSettings
+from local.witness import Simulator, judge
+
+# Each bot trades a simulated market that holds something to find (markets/catalogue.py); real markets need not.
+ROLES: Final = (
+    Role("A", "exnova", "PRACTICE", "AUDCAD-OTC"),
+    Role("B", "iq", "REAL", "EURJPY-OTC"),
+    Role("C", "exnova", "REAL", "NZDUSD-OTC"),
+)
+SECONDS: Final = 60.0
+
+
+@contextlib.asynccontextmanager
+async def _system(console: Console) -> AsyncIterator[dict[str, Any]]:
+    """Yield the facts of the running system, or of an own one that ends with the demo."""
+    facts = read_run_file(LocalSettings().data)
+    if facts is not None:
+        console.print(f"using the system at {facts['gateway']}")
+        yield facts
+        return
+    console.print("no system is running: starting one on a temporary folder")
+    with (
+        tempfile.TemporaryDirectory(prefix="tradebot-demo-", ignore_cleanup_errors=True) as data,
+        PortBlock.claim() as ports,
+    ):
+        system = RunningSystem(Path(data), ports.pick())
+        try:
+            await asyncio.to_thread(system.wait_until_ready)
+            yield system.facts
+        finally:
+            await asyncio.to_thread(system.stop)
+
+
+async def _demo(console: Console) -> bool:
+    run = secrets.token_hex(3)
+    traders = [Trader(role, f"trader-{role.name.lower()}-{run}@example.com") for role in ROLES]
+    async with (
+        _system(console) as facts,
+        Gateway(facts["gateway"]) as gateway,
+        Simulator(facts["simulator"]["control"]) as simulator,
+    ):
+        view = asyncio.create_task(View(console, traders, SECONDS).show())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for trader in traders:
+                    tasks.create_task(trader.run(gateway, SECONDS))
+        finally:
+            view.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await view
+        for trader in traders:
+            if trader.story is not None:
+                orders = await simulator.ledger(trader.email)
+                balance = await simulator.balance(trader.email, trader.role.broker, trader.role.account_type)
+                trader.faults += judge(trader.story, orders, balance)
+    _summary(console, traders)
+    return not any(trader.faults for trader in traders)
+
+
+def _summary(console: Console, traders: list[Trader]) -> None:
+    table = Table(title="checked against the simulator's ledger")
+    for head in (
+        "user",
+        "account",
+        "trades",
+        "by hand",
+        "balance",
+        "profit",
+        "hit rate (95 %)",
+        "break-even",
+        "verdict",
+        "ledger",
+    ):
+        table.add_column(head, overflow="fold")
+    for trader in traders:
+        story, statistics = trader.story, trader.status.get("statistics", {})
+        if story is None:
+            table.add_row(trader.role.name, trader.role.account_type, *["-"] * 7, "[red]failed")
+            continue
+        placed = [trade for trade in story.trades if trade["broker_order_id"]]
+        table.add_row(
+            trader.role.name,
+            f"{story.broker} {story.account_type}",
+            str(len(placed)),
+            str(sum(trade["source"] == "manual" for trade in placed)),
+            f"{story.start_balance} → {story.end_balance}",
+            f"{story.end_balance - story.start_balance:+}",
+            f"{statistics['hit_rate']:.1%} [{statistics['hit_rate_low']:.1%}, {statistics['hit_rate_high']:.1%}]",
+            f"{statistics['break_even']:.1%}",
+            statistics["verdict"],
+            "[red]differs" if trader.faults else "[green]agrees",
+        )
+    console.print(table)
+    for trader in traders:
+        for fault in trader.faults:
+            console.print(f"{trader.role.name}: {fault}", style="bold red", markup=False)
+    console.print("A minute on a simulated market says nothing about profit anywhere else.", style="dim")
+
+
+def main() -> int:
+    """Return the exit status."""
+    console = Console(highlight=False)
+    try:
+        held = asyncio.run(_demo(console))
+    except (SystemEndedError, OSError, aiohttp.ClientError) as error:
+        console.print(f"the demo could not run: {error}", style="bold red", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    console.print("held" if held else "did not hold", style="bold green" if held else "bold red")
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
