@@ -48,6 +48,24 @@ def http_status(url: str, expected: int = 200) -> Probe:
     return probe
 
 
+def gateway_answers(url: str) -> Probe:
+    """Probe the whole way through the edge: an unknown session is refused over REST and over WebSocket."""
+    unknown = {"session_id": "00000000-0000-4000-8000-000000000000"}
+
+    async def probe() -> None:
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
+        async with aiohttp.ClientSession(timeout=timeout) as client:
+            async with client.get(f"{url}/api/status", params=unknown) as answer:
+                if answer.status != 404 or (await answer.json())["code"] != "SESSION_NOT_FOUND":
+                    raise NotReadyError(f"answers {answer.status}")
+            async with client.ws_connect(f"{url}/ws", params=unknown) as socket:
+                await socket.receive(timeout=_TIMEOUT)
+                if socket.close_code != 4404:
+                    raise NotReadyError(f"closes with {socket.close_code}")
+
+    return probe
+
+
 def redis_ping(url: str) -> Probe:
     """Probe a Redis server; one that still loads its data is not ready."""
 
