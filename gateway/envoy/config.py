@@ -69,5 +69,5 @@ def _origins(origins: str) -> list[dict[str, Any]]:
     local = {"safe_regex": {"regex": r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"}}
     chosen = _split(origins)
     if "*" in chosen:
-        return [{"prefix": ""}, {"safe_regex": {"regex": ".*"}}]
+        return [{"safe_regex": {"regex": ".*"}}]
     return [local, *({"exact": origin} for origin in chosen)]

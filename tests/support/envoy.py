@@ -1,0 +1,81 @@
+"""Runs a real Envoy with our configuration."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from gateway.envoy.config import render
+from gateway.envoy.settings import GatewaySettings
+from tests.support.eventually import eventually
+
+BINARY = Path(sys.prefix) / "bin/envoy"
+
+
+def free_port() -> int:
+    """Return a port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A running Envoy."""
+
+    url: str
+    """Of the REST contract."""
+    access_log: Path
+    """Its stdout."""
+    error_log: Path
+    """Its stderr."""
+
+
+def write_config(directory: Path, settings: GatewaySettings) -> Path:
+    """Render the configuration into a folder."""
+    path = directory / "envoy.yaml"
+    path.write_text(render(settings), encoding="utf-8")
+    return path
+
+
+@asynccontextmanager
+async def running_envoy(directory: Path, *, session: int, bridge: int = 1, **settings: object) -> AsyncIterator[Edge]:
+    """Run Envoy before a session service and a bridge, given by their ports on loopback."""
+    chosen = GatewaySettings.model_validate(
+        {
+            "host": "127.0.0.1",
+            "port": free_port(),
+            "admin_port": free_port(),
+            "session_targets": f"127.0.0.1:{session}",
+            "bridge_targets": f"127.0.0.1:{bridge}",
+            **settings,
+        }
+    )
+    config = write_config(directory, chosen)
+    edge = Edge(f"http://127.0.0.1:{chosen.port}", directory / "access.log", directory / "envoy.log")
+    with edge.access_log.open("wb") as out, edge.error_log.open("wb") as err:
+        process = await asyncio.create_subprocess_exec(
+            BINARY, "-c", config, "--concurrency", "1", "--use-dynamic-base-id", "-l", "warning", stdout=out, stderr=err
+        )
+    try:
+
+        async def answers() -> bool:
+            assert process.returncode is None, edge.error_log.read_text()
+            try:
+                async with aiohttp.ClientSession() as http, http.get(f"{edge.url}/healthz") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await eventually(answers)
+        yield edge
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
