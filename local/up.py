@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from local.folder import DataFolder, FolderInUseError, read_run_file
 from local.leftovers import end_leftovers, record
+from local.parent import make_was_told_to_end
 from local.ports import PortBlock, PortTakenError, require_free
 from local.process import StartError
 from local.settings import CHECKOUT, LocalSettings
@@ -43,7 +44,16 @@ async def run(folder: DataFolder, system: System, terminal: Terminal) -> None:
         terminal.say("Ctrl-C stops everything; data stays in the data folder", "dim")
 
     supervisor = Supervisor(system.processes, logs=folder.logs, cwd=CHECKOUT, reporter=terminal, on_spawn=on_spawn)
-    await supervisor.run(stop, on_ready)
+
+    async def follow_make() -> None:
+        await make_was_told_to_end()
+        stop.set()
+
+    following = asyncio.create_task(follow_make())
+    try:
+        await supervisor.run(stop, on_ready)
+    finally:
+        following.cancel()
 
 
 def main() -> int:
