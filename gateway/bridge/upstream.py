@@ -33,7 +33,7 @@ class Upstream:
     """Opens streams at the session service."""
 
     def __init__(self, channel: grpc.aio.Channel, clock: Clock, retry_first: float, retry_most: float) -> None:
-        self._stub = session_service_pb2_grpc.SessionServiceAsyncStub(channel)
+        self._stub = session_service_pb2_grpc.SessionServiceStub(channel)
         self._clock = clock
         self._retry_first = retry_first
         self._retry_most = retry_most
