@@ -38,7 +38,7 @@ async def running(settings: BridgeSettings) -> AsyncIterator[int]:
                 ]
             )
             # No access log: a path or a query may hold a session id, and the edge has one already.
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.close_timeout + 1)
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
             await runner.setup()
             try:
                 site = web.TCPSite(runner, settings.host, settings.port)
@@ -47,7 +47,8 @@ async def running(settings: BridgeSettings) -> AsyncIterator[int]:
                 _log.info("serving", host=settings.host, port=port)
                 yield port
             finally:
-                hub.close()
+                # First: the runner, once it shuts down, reads no more, and so would never see a client's answer.
+                await sockets.close()
                 await runner.cleanup()
 
 

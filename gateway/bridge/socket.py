@@ -62,6 +62,16 @@ class Sockets:
     def __init__(self, hub: Hub, settings: BridgeSettings) -> None:
         self._hub = hub
         self._settings = settings
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def close(self) -> None:
+        """Close every socket with 1001 and wait until the clients have answered, or had their time to."""
+        self._hub.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.close_timeout):
+                await self._idle.wait()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one socket to its end. A refusal comes as a close code, which is all that a browser shows a page."""
@@ -72,12 +82,19 @@ class Sockets:
         if not ws.can_prepare(request):
             body = {"success": False, "code": "UPGRADE_REQUIRED", "detail": "this path speaks WebSocket"}
             return web.json_response(body, status=426, headers={"upgrade": "websocket"})
-        await ws.prepare(request)
-        wish = parse_wish(request.match_info, request.query)
-        close = wish if isinstance(wish, Close) else await self._serve(ws, wish)
-        with suppress(ConnectionError, TimeoutError):
-            async with asyncio.timeout(settings.close_timeout):
-                await ws.close(code=close.code, message=close.reason.encode())
+        self._open += 1
+        self._idle.clear()
+        try:
+            await ws.prepare(request)
+            wish = parse_wish(request.match_info, request.query)
+            close = wish if isinstance(wish, Close) else await self._serve(ws, wish)
+            with suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(settings.close_timeout):
+                    await ws.close(code=close.code, message=close.reason.encode())
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
         return ws
 
     async def _serve(self, ws: web.WebSocketResponse, wish: Wish) -> Close:

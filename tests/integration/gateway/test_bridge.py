@@ -386,9 +386,9 @@ async def test_one_socket_too_many_is_refused_and_a_closed_one_makes_room() -> N
         await eventually(fits)
 
 
-async def test_going_away_is_told_to_every_socket() -> None:
-    async with AsyncExitStack() as clients:
-        async with rigged() as rig:
+async def test_going_away_is_told_to_every_socket_and_waits_only_for_their_answers() -> None:
+    async with asyncio.timeout(5), AsyncExitStack() as clients:
+        async with rigged(close_timeout=60) as rig:
             sockets = [await clients.enter_async_context(rig.connect(f"/ws/{each}")) for each in (SESSION, OTHER)]
             for ws in sockets:
                 await receive(ws)
