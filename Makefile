@@ -8,7 +8,7 @@ OURS   := $(shell find protos/tradebot -name '*.proto')
 CODE   := services simulator gateway local markets tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gen up demo test check fmt lock bench clean
+.PHONY: help setup gen up demo test faults check fmt lock bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: setup ## Three users trade at once, checked against the simulator's ledger
 
 test: setup check ## Static checks and every test, each slow suite in its small form (< 10 minutes)
 	$(BIN)/pytest
+
+faults: setup ## The big form of the fault programme: every process is killed again and again under load
+	$(BIN)/pytest -m faults --log-cli-level=INFO tests/faults
 
 check: setup ## Format, lint, types, protos, import rules
 	$(BIN)/ruff format --check .

@@ -5,16 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from local.folder import DataFolder
+from gateway.envoy.config import render
+from gateway.envoy.settings import GatewaySettings
+from local.folder import DataFolder, write_private
 from local.ports import PortBlock
 from local.postgres import Cluster
-from local.probes import http_status
+from local.probes import gateway_answers, grpc_health, http_status
 from local.process import Process
-from local.settings import LocalSettings
+from local.programs import package_folder
+from local.settings import CHECKOUT, LocalSettings
 from local.valkey import valkey
 
-# There is no load balancer here that would have to look away first.
-_NO_DRAIN_DELAY: Final = "0"
+_ENVOY: Final = package_folder("envoy") / "_bin" / "envoy"
+_DRAIN: Final = {
+    # There is no load balancer here that would have to look away first.
+    "DRAIN_DELAY": "0",
+    "DRAIN_GRACE": "3",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,50 +39,145 @@ class System:
         return {"gateway": self.gateway, **self.addresses, "pids": dict(pids)}
 
 
-def describe(settings: LocalSettings, folder: DataFolder, ports: PortBlock) -> System:
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    """Every port but the gateway's."""
+
+    postgres: int
+    redis: int
+    simulator_iq: int
+    simulator_exnova: int
+    simulator_control: int
+    session: int
+    broker: int
+    agent: int
+    bridge: int
+    envoy_admin: int
+
+
+def describe(settings: LocalSettings, folder: DataFolder, block: PortBlock) -> System:
     """Choose the ports, make the keys, and describe every process.
 
     Raises:
         PortTakenError: A port that was asked for is taken.
     """
-    cluster = Cluster(folder.postgres, ports.pick(settings.postgres_port), folder.password("postgres"))
-    redis, redis_url = valkey(folder.redis, ports.pick(settings.redis_port), folder.password("redis"), folder.run)
-    iq, exnova, control = (
-        ports.pick(wanted)
-        for wanted in (settings.simulator_iq_port, settings.simulator_exnova_port, settings.simulator_control_port)
-    )
+    ports = _Ports(**{name: block.pick(getattr(settings, f"{name}_port")) for name in _Ports.__dataclass_fields__})
+    cluster = Cluster(folder.postgres, ports.postgres, folder.password("postgres"))
+    redis, redis_url = valkey(folder.redis, ports.redis, folder.password("redis"), folder.run)
+    url = f"http://localhost:{settings.port}"
+    session_env = _session_env(folder, ports, cluster.url, redis_url)
     processes = (
         cluster.process(),
         redis,
-        _simulator(folder, iq, exnova, control),
+        _simulator(folder, ports),
+        Process(name="migrate", argv=_python("services.session.migrate"), env=session_env, needs=("postgres",)),
+        _service("agent", ports.agent, {}),
+        _service("broker", ports.broker, _broker_env(ports, redis_url), needs=("redis", "simulator")),
+        _service("session", ports.session, session_env, needs=("migrate", "redis", "broker", "agent")),
+        _bridge(ports),
+        _envoy(settings, folder, ports, url),
     )
     addresses = {
-        "simulator": {"iq": _brand(iq), "exnova": _brand(exnova), "control": f"http://127.0.0.1:{control}"},
+        "simulator": {
+            "iq": _brand(ports.simulator_iq),
+            "exnova": _brand(ports.simulator_exnova),
+            "control": f"http://{_at(ports.simulator_control)}",
+        },
+        "grpc": {"session": _at(ports.session), "broker": _at(ports.broker), "agent": _at(ports.agent)},
         "redis": redis_url,
         "postgres": cluster.url,
     }
-    return System(processes, f"http://localhost:{settings.port}", addresses)
+    return System(processes, url, addresses)
+
+
+def _at(port: int) -> str:
+    return f"127.0.0.1:{port}"
 
 
 def _brand(port: int) -> dict[str, str]:
-    return {"http": f"http://127.0.0.1:{port}", "ws": f"ws://127.0.0.1:{port}/echo/websocket"}
+    return {"http": f"http://{_at(port)}", "ws": f"ws://{_at(port)}/echo/websocket"}
 
 
-def _python(module: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", module, *arguments)
+def _python(module: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", module)
 
 
-def _simulator(folder: DataFolder, iq: int, exnova: int, control: int) -> Process:
+def _service(name: str, port: int, env: Mapping[str, str], needs: tuple[str, ...] = ()) -> Process:
+    prefix = name.upper()
+    drain = {f"{prefix}_{setting}": value for setting, value in _DRAIN.items()}
+    return Process(
+        name=name,
+        argv=_python(f"services.{name}"),
+        env={**drain, **env, f"{prefix}_PORT": str(port)},
+        ready=grpc_health(_at(port)),
+        needs=needs,
+    )
+
+
+def _session_env(folder: DataFolder, ports: _Ports, postgres_url: str, redis_url: str) -> dict[str, str]:
+    return {
+        "SESSION_POSTGRES_URL": postgres_url,
+        "SESSION_REDIS_URL": redis_url,
+        "SESSION_BROKER_TARGET": _at(ports.broker),
+        "SESSION_AGENT_TARGET": _at(ports.agent),
+        "SESSION_KEK_FILE": str(folder.encryption_key()),
+        "SESSION_JWT_KEY_FILE": str(folder.signing_key()),
+        "SESSION_DRAIN_PATIENCE": "4",
+    }
+
+
+def _broker_env(ports: _Ports, redis_url: str) -> dict[str, str]:
+    iq, exnova = _brand(ports.simulator_iq), _brand(ports.simulator_exnova)
+    return {
+        "BROKER_REDIS_URL": redis_url,
+        "BROKER_IQ_HTTP_URL": iq["http"],
+        "BROKER_IQ_WS_URL": iq["ws"],
+        "BROKER_EXNOVA_HTTP_URL": exnova["http"],
+        "BROKER_EXNOVA_WS_URL": exnova["ws"],
+    }
+
+
+def _simulator(folder: DataFolder, ports: _Ports) -> Process:
     return Process(
         name="simulator",
         argv=_python("simulator"),
         env={
-            "SIMULATOR_IQ_PORT": str(iq),
-            "SIMULATOR_EXNOVA_PORT": str(exnova),
-            "SIMULATOR_CONTROL_PORT": str(control),
+            "SIMULATOR_IQ_PORT": str(ports.simulator_iq),
+            "SIMULATOR_EXNOVA_PORT": str(ports.simulator_exnova),
+            "SIMULATOR_CONTROL_PORT": str(ports.simulator_control),
             # Accounts, orders and their outcomes outlive a restart, as they do at a broker.
             "SIMULATOR_DATA_DIR": str(folder.simulator),
             "SIMULATOR_RUN_FILE": str(folder.run / "simulator.json"),
         },
-        ready=http_status(f"http://127.0.0.1:{control}/health"),
+        ready=http_status(f"http://{_at(ports.simulator_control)}/health"),
+    )
+
+
+def _bridge(ports: _Ports) -> Process:
+    return Process(
+        name="bridge",
+        argv=_python("gateway.bridge"),
+        env={"BRIDGE_PORT": str(ports.bridge), "BRIDGE_SESSION_TARGET": _at(ports.session)},
+        ready=http_status(f"http://{_at(ports.bridge)}/healthz"),
+        needs=("session",),
+    )
+
+
+def _envoy(settings: LocalSettings, folder: DataFolder, ports: _Ports, url: str) -> Process:
+    configuration = folder.run / "envoy.yaml"
+    gateway = GatewaySettings(
+        host=settings.host,
+        port=settings.port,
+        admin_port=ports.envoy_admin,
+        session_targets=_at(ports.session),
+        bridge_targets=_at(ports.bridge),
+        descriptor=CHECKOUT / "gen" / "tradebot.binpb",
+    )
+    write_private(configuration, render(gateway))
+    return Process(
+        name="envoy",
+        # Several systems on one machine would share the sockets of hot restart, which nobody here uses.
+        argv=(str(_ENVOY), "-c", str(configuration), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"),
+        ready=gateway_answers(url),
+        needs=("session", "bridge"),
     )
