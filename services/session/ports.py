@@ -81,8 +81,12 @@ class Ledger(Protocol):
     """The authority for sessions, trades, limits and events. Every method is one transaction.
 
     Whatever changes is written together with its event, whose seq is the session's next one; after the commit the event
-    goes to the event log's publisher. Where ``epoch`` is given, the write is refused with StaleEpochError unless it is
+    goes to the event log's publisher. A session that is not ACTIVE has had its last event: its trades move on without.
+    Where ``epoch`` is given, the write is refused with StaleEpochError unless it is
     the session's current one; None means that the caller is not the runner and the move is safe from any process.
+
+    Any call may raise UnavailableError: whether a write was done is then not known. A move that finds its trade further
+    on than it expected changes nothing and returns the trade as it is.
     """
 
     # Sessions
@@ -185,11 +189,18 @@ class Ledger(Protocol):
         """Record that the broker booked the trade, and its settlement too if ``order`` is settled; emits what changed.
 
         Idempotent. Claims the broker's order for this trade; an order can be claimed once.
+
+        Raises:
+            ContradictionError: The trade was refused, never sent, or has another order; or another trade has this one.
         """
         ...
 
     async def refused(self, trade_id: TradeId, reason: str, *, epoch: int | None) -> Trade:
-        """Move INTENT or SENDING to REJECTED on proof that nothing was booked; emits TradeRejected."""
+        """Move INTENT, SENDING or UNKNOWN to REJECTED on proof that nothing was booked; emits TradeRejected.
+
+        Raises:
+            ContradictionError: The broker booked it.
+        """
         ...
 
     async def lost_answer(self, trade_id: TradeId, *, epoch: int | None) -> Trade:
@@ -197,11 +208,11 @@ class Ledger(Protocol):
         ...
 
     async def never_placed(self, trade_id: TradeId, reason: str, *, epoch: int) -> Trade:
-        """Move INTENT or UNKNOWN to NOT_PLACED on proof of absence; emits TradeRejected."""
+        """Move INTENT or UNKNOWN to NOT_PLACED on proof of absence; emits TradeRejected. Any other state stays."""
         ...
 
     async def mark_ambiguous(self, trade_id: TradeId, *, epoch: int) -> Trade:
-        """Mark an UNKNOWN trade as undecidable; emits FaultHappened once and stops the bot."""
+        """Mark an UNKNOWN trade as undecidable; emits FaultHappened once and stops the bot (StatusUpdate)."""
         ...
 
     async def settled(self, key: SessionKey, order: BrokerOrder, *, epoch: int) -> Trade | None:
@@ -235,12 +246,19 @@ class Ledger(Protocol):
 
     # Events
 
-    async def emit(self, key: SessionKey, event: Event, *, epoch: int | None = None) -> StoredEvent:
-        """Append an event that changes nothing else but what it says (balance, connection state, warning flag)."""
+    async def emit(self, key: SessionKey, event: Event, *, epoch: int | None = None) -> StoredEvent | None:
+        """Append an event that changes nothing else but what it says (balance, connection state, warning flag).
+
+        None once the session has ended: nothing follows its session_closed, so nothing is written.
+        """
         ...
 
     async def events_after(self, key: SessionKey, seq: int, limit: int) -> Sequence[StoredEvent]:
         """Return up to ``limit`` events after ``seq``, ascending, without holes; the first may be later than seq + 1."""
+        ...
+
+    async def prune_events(self, before: datetime) -> int:
+        """Delete the events of sessions that closed before then; returns how many. Call it now and then."""
         ...
 
 

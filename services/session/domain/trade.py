@@ -110,6 +110,8 @@ class Trade:
     duration: timedelta
     create_time: datetime
     min_payout: float = 0.0
+    send_time: datetime | None = None
+    """When it became SENDING: no order of the broker's that is older can be this one."""
     send_before: datetime | None = None
     """Nothing was written to the broker at or after this time; set when SENDING."""
     payout_rate: float = 0.0

@@ -1,0 +1,43 @@
+"""The ledger on a real PostgreSQL and live state on a real Valkey: one of each per test process, cleared per test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from services.session.adapters.ledger.database import PostgresDatabase
+from services.session.adapters.ledger.ledger import PostgresLedger
+from services.session.migrate import migrate
+from tests.support.engines import Engine, postgres, redis
+from tests.support.ledgers import Published, a_ledger
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Engine]:
+    with postgres() as engine:
+        asyncio.run(migrate(engine.url))
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Engine]:
+    with redis() as engine:
+        yield engine
+
+
+@pytest.fixture
+async def database(postgres_server: Engine) -> AsyncIterator[PostgresDatabase]:
+    async with PostgresDatabase.at(postgres_server.url) as database:
+        async with database.transaction() as connection:
+            await connection.fetch("TRUNCATE sessions, credentials, trades, events")
+        yield database
+
+
+@pytest.fixture
+def published() -> Published:
+    return Published()
+
+
+@pytest.fixture
+def ledger(database: PostgresDatabase, published: Published) -> PostgresLedger:
+    return a_ledger(database, publish=published)

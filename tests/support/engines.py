@@ -1,0 +1,128 @@
+"""The real engines for tests: PostgreSQL and Valkey from their wheels, described as ``make up`` describes them.
+
+Each has its own folder and port and can be killed, wiped and started again.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from local.ports import PortBlock
+from local.postgres import Cluster
+from local.process import Process, launched
+from local.valkey import valkey
+
+
+class Engine:
+    """A server process that a test may kill, freeze, wipe and start again."""
+
+    def __init__(self, process: Process, url: str, folder: Path) -> None:
+        self.url = url
+        self._process = process
+        self._folder = folder
+        self._running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._running is not None
+        return self._running.pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        assert self._running is None
+        if self._process.prepare is not None:
+            _run(self._process.prepare)
+        assert self._process.ready is not None
+        with (self._folder / f"{self._process.name}.log").open("ab") as log:
+            self._running = subprocess.Popen(  # noqa: S603  # our own command line
+                launched(self._process.argv, self._process.user, signal.SIGKILL),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self._process.env},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return _run(self._process.ready)
+            except Exception:  # noqa: BLE001  # whatever it raises means "not yet"
+                assert self._running.poll() is None, f"{self._process.name} ended while starting"
+                assert time.monotonic() < deadline, f"{self._process.name} did not start"
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` does."""
+        assert self._running is not None
+        self._running.kill()
+        self._running.wait()
+        self._running = None
+
+    def freeze(self) -> None:
+        """Stop it from running without ending it."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it run again."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it if it runs."""
+        if self._running is not None:
+            self.kill()
+
+    def wipe(self) -> None:
+        """Remove what it has stored; only while it is dead."""
+        assert self._running is None
+        shutil.rmtree(self._folder / self._process.name)
+        (self._folder / self._process.name).mkdir()
+
+
+@contextmanager
+def postgres() -> Iterator[Engine]:
+    """Run a PostgreSQL of one's own with an empty database."""
+    with _folder() as folder, PortBlock.claim() as ports:
+        cluster = Cluster(folder / "postgres", ports.pick(), "test")
+        yield from _running(Engine(cluster.process(), cluster.url, folder))
+
+
+@contextmanager
+def redis() -> Iterator[Engine]:
+    """Run a Valkey of one's own."""
+    with _folder() as folder, PortBlock.claim() as ports:
+        (folder / "redis").mkdir()
+        process, url = valkey(folder / "redis", ports.pick(), "test", folder)
+        yield from _running(Engine(process, url, folder))
+
+
+def _running(engine: Engine) -> Iterator[Engine]:
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    # Not pytest's own folder: that is closed to the user that PostgreSQL runs as when the tests run as root.
+    folder = Path(tempfile.mkdtemp(prefix="tradebot-engines-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(action: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await action()
+
+    asyncio.run(run())
