@@ -8,7 +8,7 @@ OURS   := $(shell find protos/tradebot -name '*.proto')
 CODE   := services simulator gateway local markets tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gen up demo test faults check fmt lock bench clean
+.PHONY: help setup gen up demo test faults interop check fmt lock bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ fmt: setup ## Format and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/buf format -w --exclude-path protos/google
+
+interop: setup ## Community clients, unmodified but for the host, trade on the simulator (about 5 minutes)
+	$(BIN)/pytest tests/interop -m interop_full -s
 
 bench: setup ## Benchmarks, each beside its baseline
 	$(BIN)/python -m bench

@@ -44,7 +44,8 @@ class BrandServer:
             add("POST", path, self._login)
         for path in ("/api/v1.0/login", "/v1.0/login"):
             add("POST", path, self._login_v1)
-        add("POST", "/api/login", self._login_v0)
+        for path in ("/api/login", "/api/login/v2"):
+            add("POST", path, self._login_v0)
         for path in ("/api/v2/verify/2fa", "/v2/verify/2fa"):
             add("POST", path, self._verify)
         for path in ("/api/v1.0/logout", "/v1.0/logout", "/api/v2/logout", "/v2/logout"):

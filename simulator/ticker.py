@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from simulator.exchange.instruments import expiries_on_offer, instrument_index
+from simulator.exchange.instruments import expiries_on_offer, instrument_index, nearest_expiries
 from simulator.exchange.listings import Listing
 from simulator.market.prices import CANDLE_SIZES
 from simulator.platform import Platform
@@ -120,11 +120,14 @@ def _digital_prices(topic: hub.Topic, listing: Listing, now: float) -> list[tupl
     out: list[tuple[str, bytes]] = []
     if not assets.digital_instruments(listing, now):
         return out
+    if name == hub.OLD_DIGITAL_QUOTE:
+        # Its listeners have one place for each period, so they are told of the nearest expiry only.
+        return [
+            (name, frames.push("price-splitter", name, assets.old_digital_quotes(listing, expiry, period)))
+            for expiry, period in nearest_expiries(now)
+            if size in (0, period)
+        ]
     for expiry, period in expiries_on_offer(now):
-        if name == hub.OLD_DIGITAL_QUOTE:
-            if size in (0, period):
-                out.append((name, frames.bare(name, assets.old_digital_quotes(listing, expiry, period))))
-            continue
         prices = assets.digital_price_list(listing, expiry, period, now)
         if name == hub.SPLIT_PRICE:
             out.append((name, frames.push("price-splitter", name, prices)))

@@ -71,11 +71,16 @@ def instrument_index(active_id: int, expiry: int, period: int) -> int:
 
 def expiries_on_offer(now: float) -> Iterator[tuple[int, int]]:
     """Yield (expiry, period) of what can be bought now: of each period the next two outside the deadtime."""
+    for expiry, period in nearest_expiries(now):
+        yield expiry, period
+        yield expiry + period, period
+
+
+def nearest_expiries(now: float) -> Iterator[tuple[int, int]]:
+    """Yield (expiry, period) of the next expiry of each period that can still be bought."""
     deadtime = TERMS[OptionKind.DIGITAL].deadtime
     for period in PERIODS:
-        first = int((now + deadtime) // period + 1) * period
-        yield first, period
-        yield first + period, period
+        yield int((now + deadtime) // period + 1) * period, period
 
 
 def _side(direction: Direction) -> str:

@@ -58,9 +58,12 @@ def underlyings(platform: Platform, now: float, *, skip_suspended: bool = False)
 
 
 def digital_prices(listing: Listing) -> tuple[float, float]:
-    """Return (ask, bid) of an at-the-money contract that pays 100: the ask is what makes the payout come true."""
-    ask = 10_000 / (100 + listing.payout(OptionKind.DIGITAL))
-    return round(ask, 6), round(ask * BID_SHARE, 6)
+    """Return (ask, bid) of an at-the-money contract that pays 100: the ask is what makes the payout come true.
+
+    It is rounded down, so that a client that computes the payout from it and cuts off the fraction gets it right.
+    """
+    ask = 10_000 * MICRO // (100 + listing.payout(OptionKind.DIGITAL)) / MICRO
+    return ask, round(ask * BID_SHARE, 6)
 
 
 def digital_instruments(listing: Listing, now: float) -> list[dict[str, Any]]:

@@ -126,7 +126,21 @@ class WithPosition(msgspec.Struct):
     """``close-position``, ``close-position-batch``, ``get-position``."""
 
     position_id: int | str | None = None
-    position_ids: list[int | str] | None = None
+    position_ids: list[int | str | list[int | str]] | None = None
+    """One of the clients wraps its list in another."""
+
+    @property
+    def wanted(self) -> list[int | str | None]:
+        """All positions that are meant."""
+        if self.position_ids is None:
+            return [self.position_id]
+        return [one for item in self.position_ids for one in (item if isinstance(item, list) else [item])]
+
+
+class WithOrder(msgspec.Struct):
+    """``get-order``."""
+
+    order_id: int
 
 
 class GetPositions(msgspec.Struct):

@@ -8,7 +8,7 @@ from simulator.exchange.orders import Order, OrderStatus
 from simulator.market.assets import OptionKind
 from simulator.platform import Platform
 from simulator.wire import events, frames
-from simulator.wire.bodies import GetOptions, GetPositions, SubscribePositions, WithPosition
+from simulator.wire.bodies import GetOptions, GetPositions, SubscribePositions, WithOrder, WithPosition
 from simulator.wire.requests import ACK_ONLY, BAD_REQUEST, Methods, Reply, Request
 
 NESTED_OPEN: Final = 4
@@ -84,6 +84,21 @@ def get_position(request: Request) -> Reply:
     return Reply("position", {"position": shape | raw | {"id": order.external_id}})
 
 
+def get_position_history(request: Request) -> Reply:
+    """``get-position-history``: the old name, and its answer has an old name too."""
+    history = get_history_positions(request)
+    return Reply("position-history", history.msg)
+
+
+def get_order(request: Request) -> Reply:
+    """``get-order``: one digital order."""
+    wanted = request.body(WithOrder).order_id
+    for order in request.platform.exchange.of_user(request.account.user_id):
+        if order.order_id == wanted and order.kind is OptionKind.DIGITAL:
+            return Reply("order", events.order_changed(order, nested=False))
+    return Reply("order", {"message": "order not found"}, BAD_REQUEST)
+
+
 def get_orders(_request: Request) -> Reply:
     """``portfolio.get-orders``: there are no deferred orders; clients read either key."""
     return Reply("orders", {"items": [], "orders": []})
@@ -147,6 +162,8 @@ def positions_state(platform: Platform, user_id: int, ids: frozenset[str], until
 METHODS: Final[Methods] = {
     "get-positions": get_positions,
     "get-history-positions": get_history_positions,
+    "get-position-history": get_position_history,
+    "get-order": get_order,
     "get-position": get_position,
     "get-orders": get_orders,
     "get-options": get_options,

@@ -10,7 +10,7 @@ import structlog
 
 from simulator.faults import FaultKind, Point
 from simulator.platform import Platform
-from simulator.wire import account, assets, frames, portfolio, quotes, trading
+from simulator.wire import account, assets, elsewhere, frames, portfolio, quotes, trading
 from simulator.wire.account import profile_shape
 from simulator.wire.bodies import Authenticate, BadBodyError, Params, read_body
 from simulator.wire.connection import Connection, Received, Subscription
@@ -26,6 +26,7 @@ METHODS: Final[Methods] = {
     **quotes.METHODS,
     **trading.METHODS,
     **portfolio.METHODS,
+    **elsewhere.METHODS,
 }
 
 

@@ -146,10 +146,8 @@ def sell_options(request: Request) -> Reply:
 
 def close_position(request: Request) -> Reply:
     """``digital-options.close-position`` and ``close-position-batch``."""
-    body = request.body(WithPosition)
-    wanted = body.position_ids if body.position_ids is not None else [body.position_id]
     closed: list[int] = []
-    for position_id in wanted:
+    for position_id in request.body(WithPosition).wanted:
         try:
             number = int(str(position_id))
             _sell(request, number)

@@ -1,0 +1,151 @@
+"""Steps of iqoptionapi 0.5 against the simulator. Only its hosts are replaced, as the protocol notes say: two attributes."""
+
+import json
+import time
+from typing import Any
+
+import requests
+from iqoptionapi.api import IQOptionAPI
+
+from tests.interop.steps import BRAND, HTTP, WAIT_FOR_EXPIRY, WS, control, end_trade, finish, ledger, ledger_order, step
+
+EMAIL = "trader.oldest@example.com"
+ACTIVE = 76
+
+
+def client_for(email: str, password: str = "secret") -> Any:  # noqa: S107  # the simulator's documented password
+    api = IQOptionAPI("iqoption.com", email, password)
+    api.https_url, api.wss_url = HTTP + "/api", WS
+    return api
+
+
+@step("wrong password")
+def _() -> object:
+    try:
+        client_for(EMAIL, "wrong").connect()
+    except requests.HTTPError as error:
+        return error.response.status_code
+    raise AssertionError("a wrong password was taken")
+
+
+api = client_for(EMAIL)
+received: list[dict[str, Any]] = []
+
+
+@step("login", 30)
+def _() -> object:
+    api.connect()
+    # The client itself reads three messages only; everything is noted here to see what else comes.
+    handler = api.websocket.on_message
+
+    def noted(wss: Any, message: str) -> None:
+        received.append(json.loads(message))
+        handler(wss, message)
+
+    api.websocket.on_message = noted
+    end = time.time() + 5
+    while api.profile.balance is None and time.time() < end:
+        time.sleep(0.1)
+    return api.timesync.server_datetime
+
+
+@step("balance")
+def _() -> object:
+    assert api.profile.balance == 10000, api.profile.balance
+    return api.getprofile().json()["result"]["balances"]
+
+
+@step("candles")
+def _() -> object:
+    api.getcandles(ACTIVE, 60)
+    end = time.time() + 5
+    while api.candles.candles_data is None and time.time() < end:
+        time.sleep(0.1)
+    current = api.candles.current_candle
+    assert len(api.candles.candles_data) == 3
+    assert current.candle_time % 60 == 0
+    assert current.candle_low <= current.candle_close <= current.candle_high
+    return api.candles.candles_data
+
+
+@step("live prices")
+def _() -> object:
+    api.setactives([ACTIVE])
+    end = time.time() + 5
+    while not (charts := [m for m in received if m["name"] == "newChartData"]) and time.time() < end:
+        time.sleep(0.1)
+    return charts[0]["msg"]
+
+
+bought: dict[str, int] = {}
+
+
+@step("turbo buy")
+def _() -> object:
+    api.buy(7, ACTIVE, "turbo", "call")
+    end = time.time() + 5
+    while not (answers := [m for m in received if m["name"] == "buyComplete"]) and time.time() < end:
+        time.sleep(0.1)
+    assert answers[0]["msg"]["isSuccessful"] is True, answers
+    bought["id"] = answers[0]["msg"]["result"]["id"]
+    seen = ledger_order(EMAIL, bought["id"])
+    assert (seen["amount"], seen["account_type"], seen["expiry"] % 60) == (7, "PRACTICE", 0)
+    return seen["expiry"] - time.time()
+
+
+end_trade(bought["id"])
+
+
+@step("result by listInfoData", 120.0 if WAIT_FOR_EXPIRY else 20.0)
+def _() -> object:
+    def results() -> list[dict[str, Any]]:
+        return [m["msg"][0] for m in received if m["name"] == "listInfoData" and m["msg"][0]["game_state"] == 1]
+
+    while not (found := results()):
+        time.sleep(0.1)
+    assert found[0]["id"] == bought["id"]
+    assert found[0]["win"] == ledger_order(EMAIL, bought["id"])["broker_outcome"]
+    return found[0]["win"]
+
+
+@step("switch to REAL")
+def _() -> object:
+    real = next(b["id"] for b in api.getprofile().json()["result"]["balances"] if b["type"] == 1)
+    assert api.changebalance(real).json()["isSuccessful"] is True
+    received.clear()
+    api.buy(2, ACTIVE, "turbo", "put")
+    end = time.time() + 5
+    while not (answers := [m for m in received if m["name"] == "buyComplete"]) and time.time() < end:
+        time.sleep(0.1)
+    order = ledger_order(EMAIL, answers[0]["msg"]["result"]["id"])
+    assert order["account_type"] == "REAL"
+    assert order["balance_id"] == real
+    return None
+
+
+@step("insufficient funds")
+def _() -> object:
+    received.clear()
+    api.buy(5000, ACTIVE, "turbo", "put")
+    end = time.time() + 5
+    while not (answers := [m for m in received if m["name"] == "buyComplete"]) and time.time() < end:
+        time.sleep(0.1)
+    assert answers[0]["msg"]["isSuccessful"] is False, answers
+    assert ledger(EMAIL)[-1]["reason"] == "no_money"
+    return answers[0]["msg"]["message"]
+
+
+@step("reconnect after a revoked token", 30)
+def _() -> object:
+    control("/revoke", {"brand": BRAND, "email": EMAIL})
+    again = client_for(EMAIL)
+    again.profile.balance = None
+    again.connect()
+    end = time.time() + 5
+    while again.profile.balance is None and time.time() < end:
+        time.sleep(0.1)
+    assert again.profile.balance is not None
+    return None
+
+
+finish()

@@ -1,0 +1,74 @@
+"""What the client scripts share: named steps with a deadline each, told to the test as JSON lines.
+
+Runs inside the environment of a community client, so it uses the standard library only. The clients wait in endless loops
+when an answer does not come; a step that does not end in time is reported, and its thread is left behind.
+"""
+
+import json
+import os
+import sys
+import threading
+import traceback
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+HTTP = os.environ["SIMULATOR_HTTP"]
+WS = os.environ["SIMULATOR_WS"]
+BRAND = os.environ["SIMULATOR_BRAND"]
+CONTROL = os.environ["SIMULATOR_CONTROL"]
+WAIT_FOR_EXPIRY = os.environ["INTEROP_FORM"] == "full"
+"""Whether trades run to their real expiry; otherwise the control endpoint settles them early."""
+
+
+def step(name: str, seconds: float = 20.0) -> Callable[[Callable[[], Any]], None]:
+    """Run a function as a step, at once."""
+
+    def run(action: Callable[[], Any]) -> None:
+        result: dict[str, Any] = {"step": name, "ok": False, "detail": f"no answer within {seconds} s"}
+
+        def attempt() -> None:
+            try:
+                result["detail"] = repr(action())[:300]
+                result["ok"] = True
+            except Exception:  # noqa: BLE001  # whatever it was, it is what the step has to report
+                result["detail"] = traceback.format_exc()
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
+
+    return run
+
+
+def control(path: str, body: Any = None) -> Any:
+    """Call the simulator's control endpoint: GET, or POST if there is a body."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(CONTROL + path, data=data)  # noqa: S310  # the simulator's own address
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310  # as above
+        return json.load(answer)
+
+
+def ledger(email: str) -> list[dict[str, Any]]:
+    """Return the orders of an account as the simulator saw them."""
+    orders: list[dict[str, Any]] = control(f"/ledger?email={email}&broker={BRAND}")["orders"]
+    return orders
+
+
+def ledger_order(email: str, order_id: int) -> dict[str, Any]:
+    """Return one order of the ledger by the broker's id."""
+    return next(order for order in ledger(email) if order["broker_order_id"] == order_id)
+
+
+def end_trade(order_id: int) -> None:
+    """Settle a trade now, unless trades are to run to their expiry."""
+    if not WAIT_FOR_EXPIRY:
+        control("/settle", {"order_id": order_id, "brand": BRAND})
+
+
+def finish() -> None:
+    """Leave, whatever threads the client has left behind."""
+    sys.stdout.flush()
+    os._exit(0)
