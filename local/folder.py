@@ -28,7 +28,6 @@ class DataFolder:
         self.postgres = self.root / "postgres"
         self.redis = self.root / "redis"
         self.simulator = self.root / "simulator"
-        self.models = self.root / "models"
         self.run = self.root / "run"
         """What lives only while the system runs: rendered configuration, addresses, pids."""
         self.run_file = self.root / "run.json"
