@@ -1,0 +1,1 @@
+"""How the shipped models are made and judged: ``make train`` and ``make evaluate``. Never imported by a service."""

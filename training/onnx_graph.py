@@ -1,0 +1,96 @@
+"""ONNX graphs built node by node: no exporter, no torch, the same weights always give the same bytes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from services.agent.features import FEATURES, ODD_FEATURES
+from training.network import BOUND
+
+OPSET: Final = 17
+IR_VERSION: Final = 8
+
+Arrays = Mapping[str, Any]
+"""Weights by name, float32."""
+
+
+def edge_graph(weights: Arrays) -> bytes:
+    """Return the default model's file: ``features`` (rows, FEATURES) to ``p_up`` (rows)."""
+    nodes = [
+        helper.make_node("Slice", ["features", "zero", "odd_end", "one"], ["odd"]),
+        helper.make_node("Slice", ["features", "odd_end", "even_end", "one"], ["raw"]),
+        helper.make_node("Sub", ["raw", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "scale"], ["scaled"]),
+        helper.make_node("Clip", ["scaled", "low", "high"], ["even"]),
+        *_dense("even", "first", "hidden1"),
+        *_dense("hidden1", "second", "hidden2"),
+        helper.make_node("Gemm", ["hidden2", "gate.weight", "gate.bias"], ["opened"], transB=1),
+        helper.make_node("Gemm", ["even", "direct.weight"], ["passed"], transB=1),
+        helper.make_node("Add", ["opened", "passed"], ["gates"]),
+        helper.make_node("Gemm", ["odd", "bend.weight"], ["bent_raw"], transB=1),
+        helper.make_node("Tanh", ["bent_raw"], ["bent"]),
+        helper.make_node("Concat", ["odd", "bent"], ["terms"], axis=1),
+        helper.make_node("Mul", ["gates", "terms"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "one"], ["log_odds"], keepdims=0),
+        helper.make_node("Sigmoid", ["log_odds"], ["p_up"]),
+    ]
+    constants = {
+        "zero": np.array([0], np.int64),
+        "odd_end": np.array([ODD_FEATURES], np.int64),
+        "even_end": np.array([FEATURES], np.int64),
+        "one": np.array([1], np.int64),
+        "low": np.array(-BOUND, np.float32),
+        "high": np.array(BOUND, np.float32),
+    }
+    outputs = [helper.make_tensor_value_info("p_up", TensorProto.FLOAT, ["rows"])]
+    return _model("edge", nodes, {**constants, **weights}, outputs)
+
+
+def policy_graph(weights: Arrays, layers: int) -> bytes:
+    """Return a policy's file: ``features`` to ``logits`` (rows, 3: hold, call, put) and ``value`` (rows).
+
+    The weights are those of two separate tanh networks, ``actor.N`` and ``critic.N``, N = 0 to ``layers``.
+    """
+    nodes = [
+        helper.make_node("Sub", ["features", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "scale"], ["scaled"]),
+        helper.make_node("Clip", ["scaled", "low", "high"], ["input"]),
+    ]
+    for head, output in (("actor", "logits"), ("critic", "values")):
+        before = "input"
+        for layer in range(layers):
+            nodes += _dense(before, f"{head}.{layer}", f"{head}{layer}")
+            before = f"{head}{layer}"
+        last = [before, f"{head}.{layers}.weight", f"{head}.{layers}.bias"]
+        nodes.append(helper.make_node("Gemm", last, [output], transB=1))
+    nodes.append(helper.make_node("Squeeze", ["values", "one"], ["value"]))
+    constants = {
+        "one": np.array([1], np.int64),
+        "low": np.array(-BOUND, np.float32),
+        "high": np.array(BOUND, np.float32),
+    }
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", 3]),
+        helper.make_tensor_value_info("value", TensorProto.FLOAT, ["rows"]),
+    ]
+    return _model("policy", nodes, {**constants, **weights}, outputs)
+
+
+def _dense(source: str, layer: str, target: str) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Gemm", [source, f"{layer}.weight", f"{layer}.bias"], [f"{target}_raw"], transB=1),
+        helper.make_node("Tanh", [f"{target}_raw"], [target]),
+    ]
+
+
+def _model(name: str, nodes: Sequence[onnx.NodeProto], arrays: Arrays, outputs: Sequence[onnx.ValueInfoProto]) -> bytes:
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", FEATURES])
+    tensors = [numpy_helper.from_array(np.ascontiguousarray(arrays[key]), key) for key in sorted(arrays)]
+    graph = helper.make_graph(list(nodes), name, [features], list(outputs), tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="tradebot")
+    model.ir_version = IR_VERSION
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
