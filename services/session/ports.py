@@ -269,8 +269,21 @@ class Leases(Protocol):
         """Keep this replica's heartbeat until cancelled."""
         ...
 
+    @property
+    def incarnation(self) -> str:
+        """Name this replica's unbroken life. Once it changes, every lease acquired before is lost.
+
+        A runner remembers the name it acquired under. When it changes the runner ends, although nobody else may have
+        come yet and ``acquire`` would succeed at once: the session begins anew with ``begin_epoch`` and its recovery.
+        """
+        ...
+
     def held_until(self) -> float:
-        """Return the monotonic time until which this replica may count its leases as its own."""
+        """Return the monotonic time until which this incarnation's leases are certainly its own; ask before each send."""
+        ...
+
+    async def unheld(self, keys: Sequence[SessionKey]) -> Sequence[SessionKey]:
+        """Return those that nobody living holds, in the given order, in one round trip for thousands of keys."""
         ...
 
     async def acquire(self, key: SessionKey) -> bool:
