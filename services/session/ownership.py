@@ -1,0 +1,161 @@
+"""Which sessions this process runs: takes new and orphaned ones, keeps their runners going, gives them up."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from services.runtime.clock import Clock
+from services.runtime.errors import ServiceError
+from services.session.domain.values import SessionKey
+from services.session.ports import Leases, Ledger, Signals
+from services.session.runner import SessionRunner
+
+_log = structlog.get_logger(__name__)
+
+_TICK: Final = 1.0
+"""Seconds between two looks at what is due, for all runners together."""
+_AT_ONCE: Final = 50
+"""Sessions taken at the same time: a replica that takes over thousands must not starve its own calls."""
+_RESTARTS: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
+"""Seconds before a runner that failed is started anew; the last one repeats."""
+_HEALTHY: Final = 60.0
+"""Seconds after which a runner's earlier failures are forgotten."""
+_RETRY: Final = 1.0
+
+
+class Ownership:
+    """Runs every session whose lease this process holds, as long as it holds it.
+
+    The lease is only about liveness. Two processes that both believe to hold it are kept apart by the epoch that each
+    runner begins in the ledger.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        leases: Leases,
+        signals: Signals,
+        clock: Clock,
+        new_runner: Callable[[SessionKey], SessionRunner],
+        jitter: Callable[[], float],
+        scan_interval: float,
+        scan_limit: int,
+    ) -> None:
+        self._ledger = ledger
+        self._leases = leases
+        self._signals = signals
+        self._clock = clock
+        self._new_runner = new_runner
+        self._jitter = jitter
+        self._scan_interval = scan_interval
+        self._scan_limit = scan_limit
+        self._runners: dict[SessionKey, SessionRunner] = {}
+        self._tasks: dict[SessionKey, asyncio.Task[None]] = {}
+        self._stopping = False
+        self._left: list[SessionKey] = []
+
+    def __len__(self) -> int:
+        """Return how many sessions run here."""
+        return len(self._tasks)
+
+    async def run(self) -> None:
+        """Take and run sessions until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._leases.run())
+            tasks.create_task(self._scan())
+            tasks.create_task(self._listen())
+            tasks.create_task(self._tick())
+
+    async def claim(self, key: SessionKey) -> None:
+        """Run a session here if nobody living does. A failure costs time only: the scan takes it later."""
+        if self._stopping or key in self._tasks:
+            return
+        try:
+            acquired = await self._leases.acquire(key)
+        except ServiceError as error:
+            _log.info("session_not_claimed", session=key[:8], reason=error.reason)
+            return
+        if acquired and not self._stopping and key not in self._tasks:
+            self._runners[key] = self._new_runner(key)
+            task = asyncio.create_task(self._keep_running(key))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._forget(key))
+
+    async def stop(self) -> None:
+        """End every runner where it stands; the leases stay held until ``release``."""
+        self._stopping = True
+        self._left = list(self._tasks)
+        await self._end(list(self._tasks.values()))
+
+    async def release(self) -> None:
+        """Give up the leases of what ``stop`` ended, so that another process can take over at once."""
+        for start in range(0, len(self._left), _AT_ONCE):
+            await asyncio.gather(*(self._release(key) for key in self._left[start : start + _AT_ONCE]))
+
+    def _forget(self, key: SessionKey) -> None:
+        del self._tasks[key], self._runners[key]
+
+    async def _release(self, key: SessionKey) -> None:
+        with suppress(ServiceError):
+            await self._leases.release(key)
+
+    @staticmethod
+    async def _end(tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_running(self, key: SessionKey) -> None:
+        """Run a session to its end, starting its runner anew if it fails."""
+        attempt = 0
+        while True:
+            started = self._clock.monotonic()
+            try:
+                await self._runners[key].run()
+                break
+            except Exception:  # noqa: BLE001 - a runner is crash-only: whatever it is, the next one starts from the ledger
+                _log.exception("runner_failed", session=key[:8])
+            attempt = 0 if self._clock.monotonic() - started > _HEALTHY else attempt
+            await self._clock.sleep(_RESTARTS[min(attempt, len(_RESTARTS) - 1)] * (0.5 + self._jitter()))
+            attempt += 1
+            self._runners[key] = self._new_runner(key)
+        # Closed, or another process runs it: in both cases nothing of it is ours any more.
+        await self._release(key)
+
+    async def _scan(self) -> None:
+        while not self._stopping:
+            try:
+                keys = await self._ledger.sessions_to_run(self._scan_limit)
+            except ServiceError as error:
+                _log.warning("scan_failed", reason=error.reason)
+                keys = ()
+            free = [key for key in keys if key not in self._tasks]
+            for start in range(0, len(free), _AT_ONCE):
+                await asyncio.gather(*(self.claim(key) for key in free[start : start + _AT_ONCE]))
+            await self._clock.sleep(self._scan_interval)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._signals.woken() as keys:
+                    async for key in keys:
+                        if runner := self._runners.get(key):
+                            runner.wake()
+            except ServiceError as error:
+                _log.warning("signals_cut", reason=error.reason)
+            await self._clock.sleep(_RETRY)
+
+    async def _tick(self) -> None:
+        while True:
+            now = self._clock.monotonic()
+            if self._tasks and now >= self._leases.held_until():
+                # Others may run these sessions by now. Nothing is touched, not even the leases.
+                _log.warning("leases_lapsed", sessions=len(self._tasks))
+                await self._end(list(self._tasks.values()))
+            for runner in self._runners.values():
+                runner.tick(now)
+            await self._clock.sleep(_TICK)
