@@ -1,0 +1,1 @@
+"""The broker service: one connection to a broker per session, its orders, and what becomes of them."""

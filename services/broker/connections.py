@@ -1,0 +1,152 @@
+"""The connections of a process: who is connected under which session key, and nothing of what they do."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from services.broker.domain.errors import AccountMismatchError, BrokerUnavailableError, NotConnectedError
+from services.broker.domain.ports import Connector, ConnectorFactory
+from services.broker.domain.values import AccountType, Broker, ConnectionState, Credentials, TwoFactor
+from services.runtime.secret import Secret
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """What a caller wants to be connected to."""
+
+    session_key: str
+    broker: Broker
+    account_type: AccountType
+    credentials: Credentials
+    broker_token: Secret | None
+    two_factor: TwoFactor | None
+
+
+@dataclass(slots=True)
+class _Seat:
+    """One session key's place: at most one connector, and one change at a time."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+    connector: Connector | None = None
+    wish: Connect | None = None
+
+
+class Connections:
+    """Owns all connectors: makes them, finds them, and closes them.
+
+    Args:
+        factory: Makes a connector that is not connected yet.
+    """
+
+    def __init__(self, factory: ConnectorFactory) -> None:
+        self._factory = factory
+        self._seats: dict[str, _Seat] = {}
+        self._draining = False
+
+    def __len__(self) -> int:
+        return sum(seat.connector is not None for seat in self._seats.values())
+
+    async def connect(self, wish: Connect) -> Connector:
+        """Return the standing connection of this key if it is the wanted one, or make one.
+
+        Raises:
+            AccountMismatchError: Another connection stands under this key; it is left alone.
+            BrokerError: As ``Connector.connect``; nothing is kept then.
+        """
+        if self._draining:
+            raise BrokerUnavailableError("the service is stopping")
+        seat = self._seats.setdefault(wish.session_key, _Seat())
+        seat.waiting += 1
+        try:
+            async with seat.lock:
+                return await self._sit_down(seat, wish)
+        finally:
+            seat.waiting -= 1
+            self._tidy(wish.session_key, seat)
+
+    def get(self, session_key: str) -> Connector:
+        """Return the connection under a key.
+
+        Raises:
+            NotConnectedError: There is none.
+        """
+        seat = self._seats.get(session_key)
+        if seat is None or seat.connector is None:
+            raise NotConnectedError
+        return seat.connector
+
+    def get_for_order(self, session_key: str) -> Connector:
+        """Return the connection under a key for something new to be sent.
+
+        Raises:
+            NotConnectedError: There is none.
+            BrokerUnavailableError: The service is stopping.
+        """
+        if self._draining:
+            raise BrokerUnavailableError("the service is stopping")
+        return self.get(session_key)
+
+    async def close(self, session_key: str, *, log_out: bool) -> None:
+        """Close the connection under a key, if there is one."""
+        seat = self._seats.get(session_key)
+        if seat is None:
+            return
+        seat.waiting += 1
+        try:
+            async with seat.lock:
+                connector, seat.connector, seat.wish = seat.connector, None, None
+                if connector is not None:
+                    await connector.close(log_out=log_out)
+        finally:
+            seat.waiting -= 1
+            self._tidy(session_key, seat)
+
+    async def drain(self, patience: float) -> None:
+        """Take nothing new, wait for the answers of orders under way, then close everything.
+
+        Args:
+            patience: Seconds to wait at most.
+        """
+        self._draining = True
+        connectors = [seat.connector for seat in self._seats.values() if seat.connector is not None]
+        in_flight = [asyncio.ensure_future(result) for connector in connectors for result in connector.in_flight()]
+        if in_flight:
+            _log.info("waiting_for_answers", orders=len(in_flight))
+            await asyncio.wait(in_flight, timeout=patience)
+        async with asyncio.TaskGroup() as tasks:
+            for key in list(self._seats):
+                tasks.create_task(self.close(key, log_out=False))
+
+    async def _sit_down(self, seat: _Seat, wish: Connect) -> Connector:
+        if seat.connector is not None and seat.wish is not None:
+            if not _same_account(seat.wish, wish):
+                raise AccountMismatchError("another connection stands under this session key")
+            if seat.connector.state is not ConnectionState.REFUSED:
+                return seat.connector
+            # It cannot heal itself; the user has come back with what it may lack.
+            await seat.connector.close(log_out=False)
+            seat.connector = None
+        connector = self._factory(wish.broker, wish.account_type, wish.credentials)
+        await connector.connect(wish.broker_token, wish.two_factor)
+        if self._draining:
+            await connector.close(log_out=False)
+            raise BrokerUnavailableError("the service is stopping")
+        seat.connector, seat.wish = connector, wish
+        return connector
+
+    def _tidy(self, session_key: str, seat: _Seat) -> None:
+        if seat.connector is None and not seat.waiting:
+            self._seats.pop(session_key, None)
+
+
+def _same_account(standing: Connect, wish: Connect) -> bool:
+    """Whether two wishes mean the same account proven with the same credentials."""
+    return (
+        (standing.broker, standing.account_type) == (wish.broker, wish.account_type)
+        and standing.credentials.email.strip().lower() == wish.credentials.email.strip().lower()
+        and standing.credentials.password == wish.credentials.password
+    )
