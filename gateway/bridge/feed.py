@@ -52,6 +52,9 @@ class Feed:
             async with aclosing(self._upstream.follow(self._session_id, last_seq)) as frames:
                 async for frame in frames:
                     await mailbox.room()
+                    if frame.type == "snapshot":
+                        # It stands for all before it, also when the client claimed to be further than the session is.
+                        mailbox.cursor = None
                     mailbox.offer(frame)
                     if frame.type != "gap" and self._is_up_to_date(mailbox):
                         break

@@ -23,9 +23,7 @@ local function wrong_field(message, metadata)
   return FIELDS[field] and field
 end
 
-local function malformed(handle)
-  local body = handle:body()
-  local text = body and body:getBytes(0, body:length()) or ""
+local function malformed(handle, text)
   local field = wrong_field(text:match('"detail":"(.-)","success"') or "", handle:streamInfo():dynamicMetadata():get("gateway"))
   if not field then return FIXED["400"] end
   return '{"success": false, "code": "INVALID_ARGUMENT", "detail": "' .. field .. ': wrong type or out of range", "info": {"field": "' .. field .. '"}}'
@@ -33,6 +31,8 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
+  -- No call is one of HEAD; it gets its 404 or 405 without the body that a reply from here would have.
+  if headers:get(":method") == "HEAD" then return end
   -- JSON whatever the client calls it; as application/grpc it would pass by the transcoder.
   headers:replace("content-type", "application/json")
   local id = headers:get("x-session-id")
@@ -61,9 +61,12 @@ function envoy_on_response(handle)
     return
   end
   status = headers:get(":status")
-  if status == "400" then
-    reply(handle, status, malformed(handle))
-  elseif status >= "400" then
+  if status < "400" then return end
+  if headers:get("content-type") ~= "application/json" then
     reply(handle, status, FIXED[status] or FIXED["500"])
+  elseif status == "400" then
+    -- Envoy's own, with the transcoder's words; no body means that HEAD was asked for.
+    local own = handle:body()
+    if own then reply(handle, status, malformed(handle, own:getBytes(0, own:length()))) end
   end
 end

@@ -11,7 +11,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorPr
 
 Json = Mapping[str, Any]
 
-_TIMEOUTS = {"Connect": 30, "PlaceTrade": 15, "CloseTrade": 15, "ExportTrades": 30}
+# Longer than the session service's own patience: a user should get the trade as it stands, not a 504.
+_TIMEOUTS = {"Connect": 30, "PlaceTrade": 25, "CloseTrade": 25, "ExportTrades": 30}
 _DEFAULT_TIMEOUT = 10
 _NEVER_SENT = "connect-failure,refused-stream"
 _PARAMETER = re.compile(r"\{(\w+)\}")

@@ -60,9 +60,8 @@ async def running_envoy(directory: Path, *, session: int, bridge: int = 1, **set
     config = write_config(directory, chosen)
     edge = Edge(f"http://127.0.0.1:{chosen.port}", directory / "access.log", directory / "envoy.log")
     with edge.access_log.open("wb") as out, edge.error_log.open("wb") as err:
-        process = await asyncio.create_subprocess_exec(
-            BINARY, "-c", config, "--concurrency", "1", "--use-dynamic-base-id", "-l", "warning", stdout=out, stderr=err
-        )
+        options = ("--concurrency", "1", "--disable-hot-restart", "--file-flush-interval-msec", "50", "-l", "warning")
+        process = await asyncio.create_subprocess_exec(BINARY, "-c", config, *options, stdout=out, stderr=err)
     try:
 
         async def answers() -> bool:

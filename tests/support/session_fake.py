@@ -14,7 +14,7 @@ from tradebot.session.v1 import event_pb2, session_service_pb2, session_service_
 from services.runtime.interceptors import ErrorInterceptor
 from services.runtime.server import Server
 from services.runtime.settings import ServerSettings
-from services.session.domain.errors import InvalidArgumentError, SessionNotFoundError
+from services.session.domain.errors import SessionNotFoundError
 from services.session.rest_errors import present
 
 Answer = Message | Exception | Callable[[Any], Awaitable[Message]]
@@ -50,6 +50,8 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
+        self.aborts: dict[str, tuple[grpc.StatusCode, str]] = {}
+        """Calls that end with a bare status, as the transport's failures do."""
         self.calls: list[Call] = []
         self.logs: dict[str, Log] = {}
         self.streams: list[tuple[str, int | None]] = []
@@ -66,6 +68,8 @@ class FakeSession:
     def _unary(self, rpc: str) -> Callable[[Any, Any], Awaitable[Message]]:
         async def answer(request: Any, context: Any) -> Message:
             self.calls.append(Call(rpc, request, dict(context.invocation_metadata() or ())))
+            if rpc in self.aborts:
+                await context.abort(*self.aborts[rpc])
             answer = self.answers[rpc]
             if isinstance(answer, Exception):
                 raise answer
@@ -83,7 +87,7 @@ class FakeSession:
         if log is None:
             raise SessionNotFoundError
         if last_seq is not None and last_seq > log.seq:
-            raise InvalidArgumentError("last_seq", "is in the future")
+            last_seq = None
         self.open_streams[session_id] += 1
         try:
             async for event in self._events(session_id, log, last_seq):

@@ -51,7 +51,7 @@ def route(name: str) -> Any:
 )
 def test_envoy_accepts_the_configuration(tmp_path: Path, settings: dict[str, Any]) -> None:
     path = write_config(tmp_path, GatewaySettings.model_validate(settings))
-    command: list[str | Path] = [BINARY, "--mode", "validate", "-c", path, "--use-dynamic-base-id", "-l", "warning"]
+    command: list[str | Path] = [BINARY, "--mode", "validate", "-c", path, "--disable-hot-restart", "-l", "warning"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - our own file
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
@@ -81,7 +81,7 @@ def test_only_reads_may_be_repeated_once_they_were_sent(binding: Binding) -> Non
 
 def test_slow_calls_have_the_time_they_need() -> None:
     assert route("POST /api/connect")["route"]["timeout"] == "30s"
-    assert route("POST /api/trade")["route"]["timeout"] == "15s"
+    assert route("POST /api/trade")["route"]["timeout"] == "25s"
     assert route("GET /ws")["route"]["timeout"] == "0s"
 
 
