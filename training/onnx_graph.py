@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from services.agent.features import FEATURES, ODD_FEATURES
-from training.network import BOUND
+from training.network import BENT, BOUND
 
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -34,8 +34,10 @@ def edge_graph(weights: Arrays) -> bytes:
         helper.make_node("Tanh", ["bent_raw"], ["bent"]),
         helper.make_node("Concat", ["odd", "bent"], ["terms"], axis=1),
         helper.make_node("Mul", ["gates", "terms"], ["products"]),
-        helper.make_node("ReduceSum", ["products", "one"], ["log_odds"], keepdims=0),
-        helper.make_node("Sigmoid", ["log_odds"], ["p_up"]),
+        # Not ReduceSum: onnxruntime adds in an order that depends on the number of rows.
+        helper.make_node("MatMul", ["products", "ones"], ["log_odds"]),
+        helper.make_node("Sigmoid", ["log_odds"], ["probability"]),
+        helper.make_node("Squeeze", ["probability", "one"], ["p_up"]),
     ]
     constants = {
         "zero": np.array([0], np.int64),
@@ -44,6 +46,7 @@ def edge_graph(weights: Arrays) -> bytes:
         "one": np.array([1], np.int64),
         "low": np.array(-BOUND, np.float32),
         "high": np.array(BOUND, np.float32),
+        "ones": np.ones((ODD_FEATURES + BENT, 1), np.float32),
     }
     outputs = [helper.make_tensor_value_info("p_up", TensorProto.FLOAT, ["rows"])]
     return _model("edge", nodes, {**constants, **weights}, outputs)
