@@ -1,8 +1,9 @@
 """Which sessions this process runs: takes new and orphaned ones, keeps their runners going, gives them up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -26,6 +27,16 @@ _HEALTHY: Final = 60.0
 _RETRY: Final = 1.0
 
 
+@dataclass(slots=True)
+class _Held:
+    """A session that runs here."""
+
+    runner: SessionRunner
+    incarnation: str
+    """Of this replica when it took the lease."""
+    task: asyncio.Task[None]
+
+
 class Ownership:
     """Runs every session whose lease this process holds, as long as it holds it.
 
@@ -40,7 +51,7 @@ class Ownership:
         leases: Leases,
         signals: Signals,
         clock: Clock,
-        new_runner: Callable[[SessionKey], SessionRunner],
+        new_runner: Callable[[SessionKey, Callable[[], bool]], SessionRunner],
         jitter: Callable[[], float],
         scan_interval: float,
         scan_limit: int,
@@ -53,14 +64,13 @@ class Ownership:
         self._jitter = jitter
         self._scan_interval = scan_interval
         self._scan_limit = scan_limit
-        self._runners: dict[SessionKey, SessionRunner] = {}
-        self._tasks: dict[SessionKey, asyncio.Task[None]] = {}
+        self._held: dict[SessionKey, _Held] = {}
         self._stopping = False
         self._left: list[SessionKey] = []
 
     def __len__(self) -> int:
         """Return how many sessions run here."""
-        return len(self._tasks)
+        return len(self._held)
 
     async def run(self) -> None:
         """Take and run sessions until cancelled."""
@@ -72,39 +82,42 @@ class Ownership:
 
     async def claim(self, key: SessionKey) -> None:
         """Run a session here if nobody living does. A failure costs time only: the scan takes it later."""
-        if self._stopping or key in self._tasks:
+        if self._stopping or key in self._held:
             return
         try:
             acquired = await self._leases.acquire(key)
         except ServiceError as error:
             _log.info("session_not_claimed", session=key[:8], reason=error.reason)
             return
-        if acquired and not self._stopping and key not in self._tasks:
-            self._runners[key] = self._new_runner(key)
-            task = asyncio.create_task(self._keep_running(key))
-            self._tasks[key] = task
-            task.add_done_callback(lambda _: self._forget(key))
+        if not acquired or self._stopping or key in self._held:
+            return
+        incarnation = self._leases.incarnation
+        runner = self._new_runner(key, lambda: self._may_send(incarnation))
+        task = asyncio.create_task(self._keep_running(key))
+        self._held[key] = _Held(runner, incarnation, task)
+        task.add_done_callback(lambda _: self._held.pop(key))
 
     async def stop(self) -> None:
         """End every runner where it stands; the leases stay held until ``release``."""
         self._stopping = True
-        self._left = list(self._tasks)
-        await self._end(list(self._tasks.values()))
+        self._left = list(self._held)
+        await self._end(list(self._held.values()))
 
     async def release(self) -> None:
         """Give up the leases of what ``stop`` ended, so that another process can take over at once."""
         for start in range(0, len(self._left), _AT_ONCE):
             await asyncio.gather(*(self._release(key) for key in self._left[start : start + _AT_ONCE]))
 
-    def _forget(self, key: SessionKey) -> None:
-        del self._tasks[key], self._runners[key]
+    def _may_send(self, incarnation: str) -> bool:
+        return incarnation == self._leases.incarnation and self._clock.monotonic() < self._leases.held_until()
 
     async def _release(self, key: SessionKey) -> None:
         with suppress(ServiceError):
             await self._leases.release(key)
 
     @staticmethod
-    async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    async def _end(held: Iterable[_Held]) -> None:
+        tasks = [one.task for one in held]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -112,17 +125,18 @@ class Ownership:
     async def _keep_running(self, key: SessionKey) -> None:
         """Run a session to its end, starting its runner anew if it fails."""
         attempt = 0
+        held = self._held[key]
         while True:
             started = self._clock.monotonic()
             try:
-                await self._runners[key].run()
+                await held.runner.run()
                 break
             except Exception:  # noqa: BLE001 - a runner is crash-only: whatever it is, the next one starts from the ledger
                 _log.exception("runner_failed", session=key[:8])
             attempt = 0 if self._clock.monotonic() - started > _HEALTHY else attempt
             await self._clock.sleep(_RESTARTS[min(attempt, len(_RESTARTS) - 1)] * (0.5 + self._jitter()))
             attempt += 1
-            self._runners[key] = self._new_runner(key)
+            held.runner = self._new_runner(key, lambda: self._may_send(held.incarnation))
         # Closed, or another process runs it: in both cases nothing of it is ours any more.
         await self._release(key)
 
@@ -130,10 +144,10 @@ class Ownership:
         while not self._stopping:
             try:
                 keys = await self._ledger.sessions_to_run(self._scan_limit)
+                free = await self._leases.unheld([key for key in keys if key not in self._held])
             except ServiceError as error:
                 _log.warning("scan_failed", reason=error.reason)
-                keys = ()
-            free = [key for key in keys if key not in self._tasks]
+                free = ()
             for start in range(0, len(free), _AT_ONCE):
                 await asyncio.gather(*(self.claim(key) for key in free[start : start + _AT_ONCE]))
             await self._clock.sleep(self._scan_interval)
@@ -143,8 +157,8 @@ class Ownership:
             try:
                 async with self._signals.woken() as keys:
                     async for key in keys:
-                        if runner := self._runners.get(key):
-                            runner.wake()
+                        if held := self._held.get(key):
+                            held.runner.wake()
             except ServiceError as error:
                 _log.warning("signals_cut", reason=error.reason)
             await self._clock.sleep(_RETRY)
@@ -152,10 +166,11 @@ class Ownership:
     async def _tick(self) -> None:
         while True:
             now = self._clock.monotonic()
-            if self._tasks and now >= self._leases.held_until():
+            lost = [held for held in self._held.values() if not self._may_send(held.incarnation)]
+            if lost:
                 # Others may run these sessions by now. Nothing is touched, not even the leases.
-                _log.warning("leases_lapsed", sessions=len(self._tasks))
-                await self._end(list(self._tasks.values()))
-            for runner in self._runners.values():
-                runner.tick(now)
+                _log.warning("leases_lapsed", sessions=len(lost))
+                await self._end(lost)
+            for held in self._held.values():
+                held.runner.tick(now)
             await self._clock.sleep(_TICK)

@@ -68,8 +68,6 @@ class RunnerTools:
     clock: Clock
     limits: ServiceLimits
     encode_candle: EncodeCandle
-    may_send: Callable[[], bool]
-    """Whether this process still holds its leases."""
     jitter: Callable[[], float]
     """Gives a number in [0, 1)."""
     idle_timeout: int
@@ -81,10 +79,16 @@ class SessionRunner:
 
     It is crash-only: whatever goes wrong that it does not know ends it, and its owner starts it anew with the next
     epoch; all that matters is in the ledger.
+
+    Args:
+        key: The session.
+        tools: What all runners of a process share.
+        may_send: Whether this process still holds the lease that this runner was made under.
     """
 
-    def __init__(self, key: SessionKey, tools: RunnerTools) -> None:
+    def __init__(self, key: SessionKey, tools: RunnerTools, may_send: Callable[[], bool]) -> None:
         self._key = key
+        self._may_send = may_send
         self._tools = tools
         self._ledger = tools.ledger
         self._clock = tools.clock
@@ -227,7 +231,7 @@ class SessionRunner:
             clock=self._clock,
             limits=tools.limits,
             connected=self._connected,
-            may_send=tools.may_send,
+            may_send=self._may_send,
             jitter=tools.jitter,
         )
 

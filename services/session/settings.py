@@ -4,6 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from services.runtime.settings import ServerSettings
@@ -14,9 +15,9 @@ class SessionSettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="SESSION_", extra="ignore", frozen=True)
 
-    redis_url: str
+    redis_url: SecretStr
     """Live state, leases and event streams; ``redis://`` or ``unix://``."""
-    postgres_url: str
+    postgres_url: SecretStr
     """The ledger; ``postgresql://``."""
     broker_target: str
     """host:port of the broker service."""
@@ -33,12 +34,12 @@ class SessionSettings(ServerSettings):
     """Seconds without activity after which a session expires."""
     expiry_warning: int = 300
     """Seconds before the expiry at which session_expiring is sent."""
-    lease_ttl: float = 10.0
+    lease_ttl: float = 5.0
     """Seconds after which another replica takes over the sessions of one that fell silent."""
     scan_interval: float = 1.0
     """Seconds between two looks for sessions that nobody runs."""
-    scan_limit: int = 500
-    """Sessions looked at in one scan."""
+    scan_limit: int = 20_000
+    """Sessions looked at in one scan; more than there are on all replicas together."""
 
     max_open_trades: int = 100
     """Trades of one session that may be open at once."""
@@ -48,5 +49,5 @@ class SessionSettings(ServerSettings):
     """Seconds after which an order that is not on the wire yet is not sent any more."""
     trade_patience: float = 20.0
     """Seconds a caller waits for a trade's outcome; after that he gets it as it stands."""
-    drain_patience: float = 15.0
+    drain_patience: float = 10.0
     """Seconds that orders under way get to be answered and recorded at shutdown."""

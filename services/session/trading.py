@@ -27,6 +27,9 @@ _log = structlog.get_logger(__name__)
 _EQUAL_PATIENCE: Final = 3.0
 """Seconds to wait for an equal trade that is just being sent."""
 _EQUAL_POLL: Final = 0.1
+_BROKER_PATIENCE: Final = 3.0
+"""Seconds to wait for the broker service before an order is refused unsent."""
+_BROKER_POLL: Final = 0.2
 _RECORD_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between attempts to record what the broker said; the last one repeats."""
 
@@ -161,8 +164,7 @@ class TradeDesk:
         if not is_new:
             return await self._first(record, trade)
         try:
-            # A connection that stands now makes NOT_CONNECTED after the mark as rare as can be.
-            await self._logins.read(record, lambda: self._broker.account(record.session_key))
+            await self._stand(record)
             trade = await self._begin_send(trade, epoch)
         except StaleEpochError:
             # Whoever runs the session now finds the INTENT and ends it.
@@ -178,6 +180,19 @@ class TradeDesk:
             await asyncio.wait({task})
             return await self._ledger.trade(record.session_key, trade.trade_id) or trade
         return trade
+
+    async def _stand(self, record: SessionRecord) -> None:
+        """Make the broker connection stand before anything is marked; a restart of the broker service is sat out."""
+        give_up = self._clock.monotonic() + _BROKER_PATIENCE
+        while True:
+            try:
+                await self._logins.connect(record)
+            except BrokerUnavailableError:
+                if self._clock.monotonic() >= give_up:
+                    raise
+            else:
+                return
+            await self._clock.sleep(_BROKER_POLL)
 
     async def _begin_send(self, trade: Trade, epoch: int | None) -> Trade:
         give_up = self._clock.monotonic() + _EQUAL_PATIENCE

@@ -1,0 +1,839 @@
+"""Fakes of the session's own ports: in memory, on a manual clock, faithful where a rule depends on it."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+from services.runtime.secret import Secret
+from services.session.codec import encode_event
+from services.session.domain.bot import BotSettings, ServiceLimits, Usage, breach
+from services.session.domain.errors import (
+    BotAlreadyRunningError,
+    BotNotRunningError,
+    BrokerUnavailableError,
+    InvalidCredentialsError,
+    LimitReachedError,
+    NotConnectedError,
+    RequestIdReusedError,
+    SessionNotFoundError,
+    StaleEpochError,
+    TradeNotFoundError,
+    TradeUnresolvedError,
+    UnavailableError,
+)
+from services.session.domain.events import (
+    BalanceChanged,
+    BrokerConnectionChanged,
+    Event,
+    FaultHappened,
+    SessionEnded,
+    SessionStatus,
+    SessionWillExpire,
+    StatusUpdate,
+    StoredEvent,
+    Totals,
+    TradeClosed,
+    TradeOpened,
+    TradeRejected,
+    TradeUnknown,
+)
+from services.session.domain.tally import Tally
+from services.session.domain.trade import (
+    ACTIVE,
+    MOVES,
+    SETTLED,
+    BrokerOrder,
+    BrokerOrders,
+    Trade,
+    TradeRequest,
+    TradeState,
+)
+from services.session.domain.values import (
+    Account,
+    AccountType,
+    Asset,
+    BotStatus,
+    Broker,
+    BrokerConnection,
+    Candle,
+    CloseReason,
+    InstrumentType,
+    SessionKey,
+    SessionState,
+    TradeId,
+)
+from services.session.ports import (
+    AccountEvent,
+    AnswerLost,
+    Credentials,
+    Decision,
+    Placed,
+    SessionRecord,
+    TradePage,
+    TwoFactor,
+)
+from tests.support.clocks import ManualClock
+
+
+@dataclass(slots=True)
+class _Row:
+    record: SessionRecord
+    credentials: Credentials | None
+    tally: Tally
+    events: list[Event] = field(default_factory=list)
+    stored: list[StoredEvent] = field(default_factory=list)
+
+
+class FakeLedger:
+    """The Ledger port in memory. ``fail`` makes the next calls of a method raise before they do anything."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._rows: dict[SessionKey, _Row] = {}
+        self._trades: dict[TradeId, Trade] = {}
+        self._requests: dict[TradeId, TradeRequest] = {}
+        self._failures: dict[str, list[Exception]] = defaultdict(list)
+        self.appended = asyncio.Condition()
+
+    # What tests look at
+
+    def fail(self, method: str, *errors: Exception) -> None:
+        self._failures[method].extend(errors)
+
+    def events(self, key: SessionKey) -> list[Event]:
+        return self._rows[key].events
+
+    def types(self, key: SessionKey) -> list[str]:
+        return [event.type for event in self._rows[key].events]
+
+    def all_trades(self) -> list[Trade]:
+        return list(self._trades.values())
+
+    def keys(self) -> list[SessionKey]:
+        return list(self._rows)
+
+    # Inside
+
+    def _reached(self, method: str) -> None:
+        if self._failures[method]:
+            raise self._failures[method].pop(0)
+
+    def _row(self, key: SessionKey, epoch: int | None = None) -> _Row:
+        row = self._rows.get(key)
+        if row is None:
+            raise SessionNotFoundError
+        if epoch is not None and epoch != row.record.epoch:
+            raise StaleEpochError
+        return row
+
+    def _active(self, key: SessionKey) -> _Row:
+        row = self._row(key)
+        if row.record.state is not SessionState.ACTIVE:
+            raise SessionNotFoundError
+        return row
+
+    def _tell(self, row: _Row, event: Event) -> StoredEvent:
+        seq = row.record.last_seq + 1
+        row.record = replace(row.record, last_seq=seq)
+        if isinstance(event, StatusUpdate):
+            event = StatusUpdate(self._status(row))
+        payload = encode_event(event, seq, self._clock.now(), row.record.account.account_type)
+        row.events.append(event)
+        row.stored.append(StoredEvent(seq, event.type, payload))
+        return row.stored[-1]
+
+    def _tell_status(self, row: _Row) -> None:
+        self._tell(row, StatusUpdate(self._status(row)))
+
+    def _status(self, row: _Row) -> SessionStatus:
+        record = row.record
+        open_trades = tuple(t for t in self._of(record.session_key) if t.state in ACTIVE)
+        return SessionStatus(
+            broker=record.broker,
+            account_type=record.account.account_type,
+            bot_status=record.bot_status,
+            balance=record.account.balance,
+            currency=record.account.currency,
+            asset=record.asset,
+            timeframe=record.timeframe,
+            settings=record.settings,
+            usage=row.tally.usage,
+            totals=row.tally.totals,
+            broker_connection=record.broker_connection,
+            last_seen=record.last_seen,
+            seq=record.last_seq,
+            open_trades=open_trades,
+            active_trades=len(open_trades),
+        )
+
+    def _of(self, key: SessionKey) -> list[Trade]:
+        return [trade for trade in self._trades.values() if trade.session_key == key]
+
+    def _move(self, row: _Row, trade: Trade, state: TradeState, **changes: Any) -> Trade:
+        assert state in MOVES.get(trade.state, ()), f"{trade.state} -> {state}"
+        after = replace(trade, state=state, **changes)
+        of_run = self._requests[trade.trade_id].run_id == row.record.run_id and row.record.run_id is not None
+        row.tally = row.tally.moved(trade, after, of_run=of_run, today=self._clock.now().date())
+        self._trades[trade.trade_id] = after
+        return after
+
+    def _trade_row(self, trade_id: TradeId, epoch: int | None) -> tuple[_Row, Trade]:
+        trade = self._trades.get(trade_id)
+        if trade is None:
+            raise TradeNotFoundError
+        return self._row(trade.session_key, epoch), trade
+
+    # The port
+
+    async def create_session(
+        self, key: SessionKey, broker: Broker, account: Account, credentials: Credentials
+    ) -> SessionRecord:
+        self._reached("create_session")
+        defaults = BotSettings()
+        record = SessionRecord(
+            session_key=key,
+            state=SessionState.ACTIVE,
+            broker=broker,
+            account=account,
+            bot_status=BotStatus.STOPPED,
+            settings=None,
+            run_id=None,
+            asset=defaults.asset,
+            timeframe=defaults.timeframe,
+            epoch=0,
+            last_seen=self._clock.now(),
+            last_seq=0,
+        )
+        self._rows[key] = _Row(record, credentials, Tally(Usage(), Totals(), self._clock.now().date()))
+        return record
+
+    async def session(self, key: SessionKey) -> SessionRecord | None:
+        self._reached("session")
+        return self._rows[key].record if key in self._rows else None
+
+    async def credentials(self, key: SessionKey) -> Credentials | None:
+        self._reached("credentials")
+        return self._rows[key].credentials if key in self._rows else None
+
+    async def store_broker_token(self, key: SessionKey, broker_token: Secret) -> None:
+        row = self._rows[key]
+        if row.credentials is not None:
+            row.credentials = replace(row.credentials, broker_token=broker_token)
+
+    async def status(self, key: SessionKey) -> SessionStatus | None:
+        self._reached("status")
+        return self._status(self._rows[key]) if key in self._rows else None
+
+    async def touch(self, key: SessionKey, seen: datetime) -> None:
+        row = self._rows[key]
+        row.record = replace(row.record, last_seen=max(seen, row.record.last_seen), expiry_warned=False)
+
+    async def close_session(self, key: SessionKey, reason: CloseReason) -> SessionRecord | None:
+        row = self._row(key)
+        if row.record.state is not SessionState.ACTIVE:
+            return None
+        self._tell(row, SessionEnded(reason))
+        row.record = replace(row.record, state=SessionState.CLOSING, bot_status=BotStatus.STOPPED, close_reason=reason)
+        return row.record
+
+    async def finish_session(self, key: SessionKey, *, epoch: int) -> bool:
+        row = self._row(key, epoch)
+        if any(trade.state in ACTIVE for trade in self._of(key)):
+            return False
+        row.record = replace(row.record, state=SessionState.CLOSED)
+        row.credentials = None
+        return True
+
+    async def sessions_to_run(self, limit: int) -> Sequence[SessionKey]:
+        self._reached("sessions_to_run")
+        return [key for key, row in self._rows.items() if row.record.state is not SessionState.CLOSED][:limit]
+
+    async def begin_epoch(self, key: SessionKey) -> SessionRecord | None:
+        self._reached("begin_epoch")
+        row = self._rows.get(key)
+        if row is None or row.record.state is SessionState.CLOSED:
+            return None
+        row.record = replace(row.record, epoch=row.record.epoch + 1)
+        return row.record
+
+    async def start_bot(self, key: SessionKey, settings: BotSettings, run_id: str) -> SessionRecord:
+        row = self._active(key)
+        if row.record.bot_status is not BotStatus.STOPPED:
+            if row.record.settings != settings:
+                raise BotAlreadyRunningError
+            return row.record
+        row.record = replace(
+            row.record,
+            bot_status=BotStatus.RUNNING,
+            settings=settings,
+            run_id=run_id,
+            asset=settings.asset,
+            timeframe=settings.timeframe,
+        )
+        row.tally = row.tally.new_run()
+        self._tell_status(row)
+        return row.record
+
+    async def set_bot_status(self, key: SessionKey, status: BotStatus, *, run_id: str | None = None) -> SessionRecord:
+        row = self._active(key)
+        record = row.record
+        if record.bot_status is status or (run_id is not None and run_id != record.run_id):
+            return record
+        if record.bot_status is BotStatus.STOPPED:
+            raise BotNotRunningError
+        row.record = replace(record, bot_status=status)
+        self._tell_status(row)
+        return row.record
+
+    async def set_timeframe(self, key: SessionKey, timeframe: int) -> SessionRecord:
+        row = self._active(key)
+        row.record = replace(row.record, timeframe=timeframe)
+        self._tell_status(row)
+        return row.record
+
+    async def reserve(
+        self, request: TradeRequest, trade_id: TradeId, limits: ServiceLimits, *, epoch: int | None
+    ) -> tuple[Trade, bool]:
+        self._reached("reserve")
+        row = self._row(request.session_key, epoch)
+        record = self._active(request.session_key).record
+        for known_id, known in self._requests.items():
+            same_key = (known.session_key, known.source, known.idempotency_key) == (
+                request.session_key,
+                request.source,
+                request.idempotency_key,
+            )
+            if request.idempotency_key is not None and same_key:
+                if known != request:
+                    raise RequestIdReusedError
+                return self._trades[known_id], False
+        if request.run_id is not None and (
+            record.bot_status is not BotStatus.RUNNING or record.run_id != request.run_id
+        ):
+            raise StaleEpochError
+        found = breach(
+            request.amount,
+            bot_run=request.run_id is not None,
+            settings=record.settings,
+            usage=row.tally.usage,
+            service=limits,
+        )
+        if found is not None:
+            raise LimitReachedError(found.limit, found.value, found.used)
+        trade = Trade(
+            trade_id=trade_id,
+            session_key=request.session_key,
+            state=TradeState.INTENT,
+            source=request.source,
+            client_request_id=request.idempotency_key or "" if request.run_id is None else "",
+            broker=record.broker,
+            account_type=record.account.account_type,
+            balance_id=record.account.balance_id,
+            asset=request.asset,
+            instrument_type=request.instrument_type,
+            direction=request.direction,
+            amount=request.amount,
+            currency=record.account.currency,
+            duration=request.duration,
+            create_time=self._clock.now(),
+            min_payout=request.min_payout,
+            model=request.model,
+            model_version=request.model_version,
+            model_sha256=request.model_sha256,
+        )
+        self._trades[trade_id] = trade
+        self._requests[trade_id] = request
+        row.tally = row.tally.reserved(trade, of_run=request.run_id is not None)
+        return trade, True
+
+    async def begin_send(self, trade_id: TradeId, send_before: datetime, *, epoch: int | None) -> Trade:
+        self._reached("begin_send")
+        row, trade = self._trade_row(trade_id, epoch)
+        if trade.state is not TradeState.INTENT or row.record.state is not SessionState.ACTIVE:
+            raise StaleEpochError
+        for other in self._trades.values():
+            if other.state in {TradeState.SENDING, TradeState.UNKNOWN} and _print(other) == _print(trade):
+                raise TradeUnresolvedError(other.trade_id)
+        return self._move(row, trade, TradeState.SENDING, send_time=self._clock.now(), send_before=send_before)
+
+    async def opened(self, trade_id: TradeId, order: BrokerOrder, *, epoch: int | None) -> Trade:
+        self._reached("opened")
+        row, trade = self._trade_row(trade_id, epoch)
+        return self._settle(row, self._open(row, trade, order), order)
+
+    def _open(self, row: _Row, trade: Trade, order: BrokerOrder) -> Trade:
+        if trade.broker_order_id:
+            return trade
+        trade = self._move(
+            row,
+            trade,
+            TradeState.OPEN,
+            broker_order_id=order.broker_order_id,
+            payout_rate=order.payout_rate,
+            entry_price=order.open_price,
+            open_time=order.open_time,
+            expiry_time=order.expiry_time,
+        )
+        self._tell(row, TradeOpened(trade))
+        return trade
+
+    def _settle(self, row: _Row, trade: Trade, order: BrokerOrder) -> Trade:
+        if order.outcome is None or trade.state in SETTLED:
+            return trade
+        trade = self._move(
+            row, trade, order.outcome, profit=order.profit, close_time=order.close_time or self._clock.now()
+        )
+        self._tell(row, TradeClosed(trade))
+        return trade
+
+    async def refused(self, trade_id: TradeId, reason: str, *, epoch: int | None) -> Trade:
+        self._reached("refused")
+        row, trade = self._trade_row(trade_id, epoch)
+        trade = self._move(row, trade, TradeState.REJECTED, reason=reason)
+        self._tell(row, TradeRejected(trade))
+        return trade
+
+    async def lost_answer(self, trade_id: TradeId, *, epoch: int | None) -> Trade:
+        self._reached("lost_answer")
+        row, trade = self._trade_row(trade_id, epoch)
+        if trade.state is TradeState.SENDING:
+            trade = self._move(row, trade, TradeState.UNKNOWN)
+            self._tell(row, TradeUnknown(trade))
+        return trade
+
+    async def never_placed(self, trade_id: TradeId, reason: str, *, epoch: int) -> Trade:
+        row, trade = self._trade_row(trade_id, epoch)
+        if trade.state in {TradeState.INTENT, TradeState.UNKNOWN}:
+            trade = self._move(row, trade, TradeState.NOT_PLACED, reason=reason)
+            self._tell(row, TradeRejected(trade))
+        return trade
+
+    async def mark_ambiguous(self, trade_id: TradeId, *, epoch: int) -> Trade:
+        row, trade = self._trade_row(trade_id, epoch)
+        if not trade.ambiguous:
+            trade = self._trades[trade_id] = replace(trade, ambiguous=True)
+            self._tell(row, FaultHappened("TRADE_UNRESOLVED", "ambiguous"))
+            row.record = replace(row.record, bot_status=BotStatus.STOPPED)
+        return trade
+
+    async def settled(self, key: SessionKey, order: BrokerOrder, *, epoch: int) -> Trade | None:
+        row = self._row(key, epoch)
+        for trade in self._of(key):
+            if order.broker_order_id == trade.broker_order_id or order.trade_id == trade.trade_id:
+                return self._settle(row, self._open(row, trade, order), order)
+        return None
+
+    async def trade(self, key: SessionKey, trade_id: TradeId) -> Trade | None:
+        trade = self._trades.get(trade_id)
+        return trade if trade is not None and trade.session_key == key else None
+
+    async def trades(
+        self, key: SessionKey, *, limit: int, page_token: str = "", status: str | None = None
+    ) -> TradePage:
+        found = [trade for trade in reversed(self._of(key)) if status is None or trade.state.status == status]
+        start = int(page_token or 0)
+        more = str(start + limit) if len(found) > start + limit else ""
+        return TradePage(tuple(found[start : start + limit]), more)
+
+    async def unsettled(self, key: SessionKey) -> Sequence[Trade]:
+        self._reached("unsettled")
+        return [t for t in self._of(key) if t.state in ACTIVE or t.state is TradeState.NOT_PLACED]
+
+    async def claimed_orders(self, key: SessionKey, broker_order_ids: Sequence[str]) -> frozenset[str]:
+        return frozenset(t.broker_order_id for t in self._trades.values()) & frozenset(broker_order_ids)
+
+    async def emit(self, key: SessionKey, event: Event, *, epoch: int | None = None) -> StoredEvent | None:
+        self._reached("emit")
+        row = self._row(key, epoch)
+        if row.record.state is not SessionState.ACTIVE:
+            return None
+        match event:
+            case BalanceChanged(balance, currency):
+                account = replace(row.record.account, balance=balance, currency=currency)
+                row.record = replace(row.record, account=account)
+            case BrokerConnectionChanged(state):
+                row.record = replace(row.record, broker_connection=state)
+            case SessionWillExpire():
+                row.record = replace(row.record, expiry_warned=True)
+            case _:
+                pass
+        return self._tell(row, event)
+
+    async def events_after(self, key: SessionKey, seq: int, limit: int) -> Sequence[StoredEvent]:
+        return [event for event in self._rows[key].stored if event.seq > seq][:limit]
+
+    def forget_events(self, key: SessionKey, up_to: int) -> None:
+        """Lose the log's beginning, as retention does."""
+        row = self._rows[key]
+        row.stored = [event for event in row.stored if event.seq > up_to]
+
+
+def _print(trade: Trade) -> tuple[object, ...]:
+    return (trade.balance_id, trade.asset, trade.instrument_type, trade.direction, trade.amount)
+
+
+class FakeLeases:
+    """Leases that are all ours, until a test takes them away."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.until = float("inf")
+        self.held: set[SessionKey] = set()
+        self.elsewhere: set[SessionKey] = set()
+        self.incarnation = "first"
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def held_until(self) -> float:
+        return self.until
+
+    async def unheld(self, keys: Sequence[SessionKey]) -> Sequence[SessionKey]:
+        return [key for key in keys if key not in self.elsewhere]
+
+    async def acquire(self, key: SessionKey) -> bool:
+        if key in self.elsewhere:
+            return False
+        self.held.add(key)
+        return True
+
+    async def release(self, key: SessionKey) -> None:
+        self.held.discard(key)
+
+
+class FakeActivity:
+    """Activity that lives in memory and reaches the ledger as the port says."""
+
+    def __init__(self, ledger: FakeLedger, clock: ManualClock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._seen: dict[SessionKey, datetime] = {}
+
+    async def touch(self, key: SessionKey, *, durable_last_seen: datetime) -> None:
+        now = self._seen[key] = self._clock.now()
+        if now - durable_last_seen >= timedelta(minutes=1):
+            await self._ledger.touch(key, now)
+
+    async def last_seen(self, key: SessionKey, *, durable_last_seen: datetime) -> datetime:
+        return max(durable_last_seen, self._seen.get(key, durable_last_seen))
+
+
+class FakeSignals:
+    """Wakes that arrive at once, and candles for whoever listens."""
+
+    def __init__(self) -> None:
+        self.wakes: list[SessionKey] = []
+        self.on_wake: Callable[[SessionKey], None] | None = None
+        self._listeners: dict[SessionKey, list[asyncio.Queue[bytes]]] = defaultdict(list)
+
+    async def wake(self, key: SessionKey) -> None:
+        self.wakes.append(key)
+        if self.on_wake is not None:
+            self.on_wake(key)
+
+    @asynccontextmanager
+    async def woken(self) -> AsyncIterator[AsyncIterator[SessionKey]]:
+        queue: asyncio.Queue[SessionKey] = asyncio.Queue()
+        self.on_wake = queue.put_nowait
+
+        async def keys() -> AsyncIterator[SessionKey]:
+            while True:
+                yield await queue.get()
+
+        yield keys()
+
+    async def publish_candle(self, key: SessionKey, payload: bytes) -> int:
+        for queue in self._listeners[key]:
+            queue.put_nowait(payload)
+        return len(self._listeners[key])
+
+    @asynccontextmanager
+    async def candles(self, key: SessionKey) -> AsyncIterator[AsyncIterator[bytes]]:
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self._listeners[key].append(queue)
+
+        async def payloads() -> AsyncIterator[bytes]:
+            while True:
+                yield await queue.get()
+
+        try:
+            yield payloads()
+        finally:
+            self._listeners[key].remove(queue)
+
+
+class FakeEventLog:
+    """Follows the fake ledger's events by looking at them again and again."""
+
+    def __init__(self, ledger: FakeLedger) -> None:
+        self._ledger = ledger
+        self._drained = False
+
+    @asynccontextmanager
+    async def subscribe(self, key: SessionKey, after_seq: int) -> AsyncIterator[AsyncIterator[StoredEvent]]:
+        async def events() -> AsyncIterator[StoredEvent]:
+            seq = after_seq
+            while not self._drained:
+                for event in await self._ledger.events_after(key, seq, 100):
+                    seq = event.seq
+                    yield event
+                    if event.type == SessionEnded.type:
+                        return
+                await asyncio.sleep(0)
+
+        yield events()
+
+    async def drain(self) -> None:
+        self._drained = True
+
+
+class FakeTokens:
+    """Tokens that say what they were made of."""
+
+    def issue(self, session_id: str, subject: str, lifetime: timedelta) -> Secret:
+        return Secret(f"{subject}|{session_id}|{int(lifetime.total_seconds())}")
+
+
+Answer = Callable[[Trade], Awaitable[Placed | AnswerLost]]
+
+
+class FakeBroker:
+    """A broker with one balance per account type and user; what it was sent is in ``sent``."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.password = "secret"
+        self.sent: list[Trade] = []
+        self.logins: list[tuple[SessionKey, AccountType]] = []
+        self.log_outs: list[SessionKey] = []
+        self.balances: dict[SessionKey, Account] = {}
+        self.connected: set[SessionKey] = set()
+        self.refuse_login: Exception | None = None
+        self.away = False
+        self.answer: Answer = self.books
+        self.listed: list[BrokerOrder] = []
+        self.payout = 0.87
+        self._feeds: dict[SessionKey, list[asyncio.Queue[AccountEvent | Exception]]] = defaultdict(list)
+        self._candles: dict[SessionKey, list[asyncio.Queue[tuple[Candle, bool] | Exception]]] = defaultdict(list)
+        self.history: list[tuple[Candle, bool]] = []
+
+    # What tests do
+
+    async def books(self, trade: Trade) -> Placed | AnswerLost:
+        order = self.order_of(trade)
+        self.listed.append(order)
+        return Placed(order)
+
+    def order_of(self, trade: Trade, **changes: Any) -> BrokerOrder:
+        now = self._clock.now()
+        order = BrokerOrder(
+            broker_order_id=str(len(self.sent) + 1000),
+            trade_id=trade.trade_id,
+            account_type=trade.account_type,
+            balance_id=trade.balance_id,
+            asset=trade.asset,
+            instrument_type=trade.instrument_type,
+            direction=trade.direction,
+            amount=trade.amount,
+            payout_rate=self.payout,
+            open_price=1.1,
+            open_time=now,
+            expiry_time=now + trade.duration,
+        )
+        return replace(order, **changes)
+
+    def happens(self, key: SessionKey, event: AccountEvent | Exception) -> None:
+        """Let something happen to the account; an exception cuts the stream."""
+        for queue in self._feeds[key]:
+            queue.put_nowait(event)
+
+    def settles(self, key: SessionKey, order: BrokerOrder, outcome: TradeState, profit: str) -> None:
+        order = replace(order, outcome=outcome, profit=Decimal(profit), close_time=self._clock.now())
+        self.listed = [order if known.broker_order_id == order.broker_order_id else known for known in self.listed]
+        self.happens(key, order)
+
+    def quotes(self, key: SessionKey, candle: Candle | Exception, *, closed: bool = True) -> None:
+        for queue in self._candles[key]:
+            queue.put_nowait(candle if isinstance(candle, Exception) else (candle, closed))
+
+    def watchers(self, key: SessionKey) -> int:
+        return len(self._candles[key])
+
+    def loses(self, key: SessionKey) -> None:
+        """Forget the connection, as a restart of the broker service does."""
+        self.connected.discard(key)
+        self.happens(key, NotConnectedError())
+        self.quotes(key, NotConnectedError())
+
+    # The port
+
+    def _reached(self, key: SessionKey | None = None) -> None:
+        if self.away:
+            raise BrokerUnavailableError
+        if key is not None and key not in self.connected:
+            raise NotConnectedError
+
+    async def connect(
+        self,
+        key: SessionKey,
+        broker: Broker,
+        account_type: AccountType,
+        credentials: Credentials,
+        two_factor: TwoFactor | None = None,
+    ) -> tuple[Account, Secret]:
+        self._reached()
+        if key not in self.connected:
+            if self.refuse_login is not None:
+                raise self.refuse_login
+            if credentials.password.reveal() != self.password:
+                raise InvalidCredentialsError
+            self.logins.append((key, account_type))
+            self.connected.add(key)
+        user = int.from_bytes(credentials.email.reveal().encode()[:6])
+        account = self.balances.setdefault(
+            key, Account(user, user * 10 + (account_type is AccountType.REAL), account_type, Decimal(10_000), "USD")
+        )
+        return account, Secret(f"ssid-{len(self.logins)}")
+
+    async def disconnect(self, key: SessionKey, *, log_out: bool) -> None:
+        self._reached()
+        self.connected.discard(key)
+        if log_out:
+            self.log_outs.append(key)
+
+    async def account(self, key: SessionKey) -> Account:
+        self._reached(key)
+        return self.balances[key]
+
+    async def assets(self, key: SessionKey) -> Sequence[Asset]:
+        self._reached(key)
+        kinds = (InstrumentType.TURBO, InstrumentType.BLITZ)
+        return [
+            Asset(
+                asset="EURUSD-OTC",
+                name="EUR/USD OTC",
+                instrument_types=kinds,
+                open=True,
+                payout_rate=self.payout,
+                min_amount=Decimal(1),
+                max_amount=Decimal(20_000),
+                payout_rates=tuple((kind, self.payout) for kind in kinds),
+            )
+        ]
+
+    async def candles(self, key: SessionKey, asset: str, timeframe: int, count: int) -> Sequence[tuple[Candle, bool]]:
+        self._reached(key)
+        return self.history[-count:]
+
+    @asynccontextmanager
+    async def watch_candles(
+        self, key: SessionKey, asset: str, timeframe: int
+    ) -> AsyncIterator[AsyncIterator[tuple[Candle, bool]]]:
+        self._reached(key)
+        queue: asyncio.Queue[tuple[Candle, bool] | Exception] = asyncio.Queue()
+        self._candles[key].append(queue)
+        try:
+            yield _drain(queue)
+        finally:
+            self._candles[key].remove(queue)
+
+    @asynccontextmanager
+    async def watch_account(self, key: SessionKey) -> AsyncIterator[AsyncIterator[AccountEvent]]:
+        self._reached(key)
+        queue: asyncio.Queue[AccountEvent | Exception] = asyncio.Queue()
+        queue.put_nowait(BrokerConnection.CONNECTED)
+        queue.put_nowait(self.balances[key])
+        self._feeds[key].append(queue)
+        try:
+            yield _drain(queue)
+        finally:
+            self._feeds[key].remove(queue)
+
+    async def place(self, trade: Trade) -> Placed | AnswerLost:
+        self._reached(trade.session_key)
+        self.sent.append(trade)
+        return await self.answer(trade)
+
+    async def sell(self, key: SessionKey, broker_order_id: str) -> BrokerOrder:
+        self._reached(key)
+        order = next(order for order in self.listed if order.broker_order_id == broker_order_id)
+        return replace(order, outcome=TradeState.SOLD, profit=Decimal("-0.50"), close_time=self._clock.now())
+
+    async def orders(self, key: SessionKey, closed_since: datetime) -> BrokerOrders:
+        self._reached(key)
+        return BrokerOrders(tuple(self.listed), complete=True, broker_time=self._clock.now())
+
+
+async def _drain(queue: "asyncio.Queue[Any]") -> AsyncIterator[Any]:
+    while True:
+        item = await queue.get()
+        if isinstance(item, Exception):
+            raise item
+        yield item
+
+
+class FakeAgent:
+    """Decides what a test has put down, HOLD otherwise."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+        self.away = False
+        self.models = {"": "edge", "edge": "edge"}
+        self.opened = 0
+        self.seen: list[Candle] = []
+
+    @asynccontextmanager
+    async def decide_on(
+        self, settings: BotSettings, payout_rate: float, history: Sequence[Candle]
+    ) -> AsyncIterator["FakeAgent"]:
+        self._reached()
+        self.opened += 1
+        yield self
+
+    def _reached(self) -> None:
+        if self.away:
+            raise UnavailableError("The agent")
+
+    async def next(self, candle: Candle, payout_rate: float) -> Decision:
+        self._reached()
+        self.seen.append(candle)
+        return self.decisions.pop(0) if self.decisions else a_decision("HOLD")
+
+    async def check_model(self, model: str) -> str:
+        self._reached()
+        return self.models[model]
+
+    async def min_history(self, model: str) -> int:
+        self._reached()
+        return 10
+
+
+def a_decision(action: str, p_up: float = 0.6) -> Decision:
+    return Decision(
+        action=action,  # type: ignore[arg-type]  # a test writes one of the words
+        reason="no_edge" if action == "HOLD" else "",
+        p_up=p_up if action == "CALL" else 1 - p_up,
+        break_even=0.535,
+        expected_value=0.12,
+        model="edge",
+        model_version="1",
+        model_sha256="0" * 64,
+    )
+
+
+def a_candle(close_time: datetime, timeframe: int = 60, price: float = 1.1) -> Candle:
+    return Candle(close_time - timedelta(seconds=timeframe), close_time, price, price, price, price)
+
+
+def a_new_id() -> str:
+    return str(uuid4())
+
+
+def utc(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type,misc]  # the parts of a date
