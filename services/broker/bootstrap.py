@@ -81,6 +81,9 @@ def quadcode_factory(
     )
     shared = Shared(clock, AssetTables(clock, settings.assets_max_age), FrameCounts(), patience, random.Random())
     brands = settings.brands()
+    logins = {
+        broker: HttpLogin(brand, http, breaker, clock, settings.connect_timeout) for broker, brand in brands.items()
+    }
 
     def make(broker: Broker, account_type: AccountType, credentials: Credentials) -> QuadcodeConnector:
         brand = brands[broker]
@@ -88,7 +91,7 @@ def quadcode_factory(
             brand,
             account_type,
             credentials,
-            login=HttpLogin(brand, http, breaker, settings.connect_timeout),
+            login=logins[broker],
             link=Link(brand, http, clock, timing=patience.link, counts=shared.counts),
             shared=shared,
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from services.broker.domain.errors import AccountMismatchError, BrokerUnavailableError, NotConnectedError
+from services.broker.domain.errors import AccountMismatchError, BrokerError, BrokerUnavailableError, NotConnectedError
 from services.broker.domain.ports import Connector, ConnectorFactory
 from services.broker.domain.values import AccountType, Broker, ConnectionState, Credentials, TwoFactor
 from services.runtime.secret import Secret
@@ -92,6 +92,9 @@ class Connections:
 
     async def close(self, session_key: str, *, log_out: bool) -> None:
         """Close the connection under a key, if there is one."""
+        await self._close(session_key, NotConnectedError(), log_out=log_out)
+
+    async def _close(self, session_key: str, reason: BrokerError, *, log_out: bool) -> None:
         seat = self._seats.get(session_key)
         if seat is None:
             return
@@ -100,7 +103,7 @@ class Connections:
             async with seat.lock:
                 connector, seat.connector, seat.wish = seat.connector, None, None
                 if connector is not None:
-                    await connector.close(log_out=log_out)
+                    await connector.close(reason, log_out=log_out)
         finally:
             seat.waiting -= 1
             self._tidy(session_key, seat)
@@ -117,9 +120,10 @@ class Connections:
         if in_flight:
             _log.info("waiting_for_answers", orders=len(in_flight))
             await asyncio.wait(in_flight, timeout=patience)
+        stopping = BrokerUnavailableError("the service is stopping")
         async with asyncio.TaskGroup() as tasks:
             for key in list(self._seats):
-                tasks.create_task(self.close(key, log_out=False))
+                tasks.create_task(self._close(key, stopping, log_out=False))
 
     async def _sit_down(self, seat: _Seat, wish: Connect) -> Connector:
         if seat.connector is not None and seat.wish is not None:
@@ -128,13 +132,16 @@ class Connections:
             if seat.connector.state is not ConnectionState.REFUSED:
                 return seat.connector
             # It cannot heal itself; the user has come back with what it may lack.
-            await seat.connector.close(log_out=False)
+            await seat.connector.close(NotConnectedError())
             seat.connector = None
         connector = self._factory(wish.broker, wish.account_type, wish.credentials)
-        await connector.connect(wish.broker_token, wish.two_factor)
+        # The connector's own tasks begin here and log under this name as long as they live.
+        with structlog.contextvars.bound_contextvars(session_key=wish.session_key):
+            await connector.connect(wish.broker_token, wish.two_factor)
         if self._draining:
-            await connector.close(log_out=False)
-            raise BrokerUnavailableError("the service is stopping")
+            stopping = BrokerUnavailableError("the service is stopping")
+            await connector.close(stopping)
+            raise stopping
         seat.connector, seat.wish = connector, wish
         return connector
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from services.broker.domain.errors import BrokerError
 from services.broker.domain.values import (
     Account,
     AccountEvent,
@@ -59,8 +60,8 @@ class Connector(Protocol):
         """
         ...
 
-    async def close(self, *, log_out: bool) -> None:
-        """End the connection and all streams. Orders stay open at the broker. Idempotent."""
+    async def close(self, reason: BrokerError, *, log_out: bool = False) -> None:
+        """End the connection; its streams end with the reason. Orders stay open at the broker. Idempotent."""
         ...
 
     async def get_account(self) -> Account:

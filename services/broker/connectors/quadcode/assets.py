@@ -5,10 +5,10 @@ on the user's group and currency at the broker, so tables are shared by (brand, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -27,6 +27,9 @@ from services.runtime.clock import Clock
 DIGITAL_PERIODS: Final = (60, 300, 900)
 DIGITAL_LIMITS: Final = (Decimal(1), Decimal(20_000))
 """Stake limits of digital options on assets that have no other kind of option; the broker has the last word."""
+
+USABLE_AGES: Final = 5
+"""A table whose payouts are kept live may be used up to this many times its age limit while it is renewed."""
 
 _data: Final = msgspec.json.Decoder(InitializationData)
 _active: Final = msgspec.json.Decoder(Active)
@@ -238,7 +241,7 @@ class AssetTables:
 
     Args:
         clock: Ages the tables.
-        max_age: Seconds after which a table is read anew.
+        max_age: Seconds after which a table is read anew. While it has a keeper it may be used meanwhile.
     """
 
     def __init__(self, clock: Clock, max_age: float) -> None:
@@ -246,14 +249,45 @@ class AssetTables:
         self._max_age = max_age
         self._entries: dict[TableKey, _Entry] = {}
 
-    async def get(self, key: TableKey, load: Callable[[], Awaitable[AssetTable]]) -> AssetTable:
-        """Return a group's table, loading it if it is missing or old; callers at the same time share one load."""
+    async def get(
+        self,
+        key: TableKey,
+        load: Callable[[], Awaitable[AssetTable]],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> AssetTable:
+        """Return a group's table.
+
+        Args:
+            key: The group.
+            load: Reads the table; callers at the same time share one load.
+            spawn: Runs something in the background, for the renewal of a table that is old but kept live.
+        """
         entry = self._entries.setdefault(key, _Entry())
+        if self._is_fresh(entry) or (self._is_usable(entry) and entry.lock.locked()):
+            assert entry.table is not None  # noqa: S101  # fresh and usable both mean that there is one
+            return entry.table
+        if self._is_usable(entry):
+            spawn(self._renew(entry, load))
+            assert entry.table is not None  # noqa: S101
+            return entry.table
+        await self._renew(entry, load)
+        assert entry.table is not None  # noqa: S101  # loaded, or the load raised
+        return entry.table
+
+    async def _renew(self, entry: _Entry, load: Callable[[], Awaitable[AssetTable]]) -> None:
         async with entry.lock:
-            if entry.table is None or self._clock.monotonic() - entry.loaded_at >= self._max_age:
+            if not self._is_fresh(entry):
                 entry.table = await load()
                 entry.loaded_at = self._clock.monotonic()
-            return entry.table
+
+    def _is_fresh(self, entry: _Entry) -> bool:
+        return entry.table is not None and self._clock.monotonic() - entry.loaded_at < self._max_age
+
+    def _is_usable(self, entry: _Entry) -> bool:
+        """Whether the payouts are live and the rest is not too old."""
+        if entry.table is None or entry.keeper is None:
+            return False
+        return self._clock.monotonic() - entry.loaded_at < USABLE_AGES * self._max_age
 
     def peek(self, key: TableKey) -> AssetTable | None:
         """Return a group's table as it is, however old."""
@@ -268,8 +302,10 @@ class AssetTables:
         entry.keeper = connection
         return True
 
-    def resign(self, connection: object) -> None:
-        """Stop keeping whatever a connection keeps."""
-        for entry in self._entries.values():
-            if entry.keeper is connection:
-                entry.keeper = None
+    def resign(self, key: TableKey, connection: object) -> bool:
+        """Stop keeping; True if the caller did."""
+        entry = self._entries.get(key)
+        if entry is None or entry.keeper is not connection:
+            return False
+        entry.keeper = None
+        return True

@@ -31,8 +31,9 @@ from services.broker.connectors.quadcode.messages import (
     Profile,
     ProfileReply,
 )
-from services.broker.connectors.quadcode.orders import OrderBook, OrderTiming, Placement
+from services.broker.connectors.quadcode.orders import OrderBook, OrderTiming
 from services.broker.connectors.quadcode.parsing import ParseError, choose_balance, parse_money
+from services.broker.connectors.quadcode.placements import Placement
 from services.broker.connectors.quadcode.protocol import Call, Subscription
 from services.broker.connectors.quadcode.tickets import (
     Ticket,
@@ -167,7 +168,7 @@ class QuadcodeConnector:
         self._account: Account | None = None
         self._down_since = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed: BrokerError | None = None
         self._log = _log.bind(broker=brand.broker, account_type=account_type)
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -199,19 +200,19 @@ class QuadcodeConnector:
         try:
             await asyncio.shield(up)
         except BaseException:
-            await self.close(log_out=False)
+            await self.close(NotConnectedError())
             raise
 
-    async def close(self, *, log_out: bool) -> None:
+    async def close(self, reason: BrokerError, *, log_out: bool = False) -> None:
         """End the connection; see ``Connector.close``."""
-        self._closed = True
+        self._closed = self._closed or reason
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
             self._task = None
         self._book.close()
-        self._market.close(NotConnectedError())
-        self._events.close(NotConnectedError())
+        self._market.close(reason)
+        self._events.close(reason)
         if log_out and self._token is not None:
             await self._login.log_out(self._token)
 
@@ -279,7 +280,7 @@ class QuadcodeConnector:
             raise AccountMismatchError("the broker answers for another login")
         reconnected = self._account is not None
         account = self._account = await self._read_account(profile.user_id)
-        self._book.set_account(account)
+        self._book.account = account
         self._market.set_group(TableKey(account.broker, profile.group_id, account.currency))
         await self._market.table()
         for subscription in _account_subscriptions(account.user_id):
@@ -292,6 +293,7 @@ class QuadcodeConnector:
         except BrokerUnavailableError as error:
             # A broker that does not list orders can still be traded with; the caller's own listing will tell.
             self._log.warning("orders_not_listed", error=error.message)
+        self._book.resume()
         self._market.resume()
         self._enter(ConnectionState.CONNECTED)
         self._events.publish("account", account)
@@ -359,8 +361,8 @@ class QuadcodeConnector:
         try:
             mailbox.put("state", self._state)
             mailbox.put("account", self.account)
-            if self._closed:
-                mailbox.close(NotConnectedError())
+            if self._closed is not None:
+                mailbox.close(self._closed)
             while True:
                 yield await mailbox.get()
         finally:
@@ -396,12 +398,12 @@ class QuadcodeConnector:
         """Send an order once; see ``Connector.place_order``."""
         if order.account_type is not self._account_type:
             raise AccountMismatchError("the order names another account type than the connection's")
-        placement, is_new = self._book.placement(order)
+        placement, is_new = self._book.open_placement(order)
         if is_new:
             try:
                 self._link.spawn(self._place(placement))
             except BrokerUnavailableError as error:
-                self._book.fail(placement, error)
+                placement.fail(error)
         # The placement goes on when a caller goes away: a half-placed order helps nobody.
         return await asyncio.shield(placement.result)
 
@@ -410,13 +412,13 @@ class QuadcodeConnector:
         try:
             await book.send(placement, await self._ticket(placement.request))
         except BrokerError as error:
-            book.fail(placement, error)
+            placement.fail(error)
         except asyncio.CancelledError:
             # The socket is lost or the connection is being closed.
             if placement.sent:
                 book.lose(placement)
             else:
-                book.fail(placement, BrokerUnavailableError("the connection to the broker was lost"))
+                placement.fail(BrokerUnavailableError("the connection to the broker was lost"))
             raise
         except Exception:  # noqa: BLE001  # whatever it is, the callers must learn whether the order may be booked
             self._log.exception("placing_failed", sent=placement.sent)
@@ -424,12 +426,15 @@ class QuadcodeConnector:
                 # An error would claim that nothing was booked.
                 book.lose(placement)
             else:
-                book.fail(placement, InternalError("internal error"))
+                placement.fail(InternalError("internal error"))
         self._learn_payout(placement)
 
     async def _ticket(self, order: NewOrder) -> Ticket:
         table = await self._market.table()
         listing = table.listing(order.asset, order.instrument_type)
+        if order.amount > self.account.balance:
+            # A push may have been missed: the broker's word counts.
+            await self.get_account()
         check_stake(order, listing, self.account, self._now())
         if order.instrument_type is not InstrumentType.DIGITAL:
             return option_ticket(order, listing, self.account, self._now())
@@ -452,7 +457,7 @@ class QuadcodeConnector:
 
     def _learn_payout(self, placement: Placement) -> None:
         """Take over the payout that an order was refused with."""
-        error = placement.result.exception() if placement.result.done() else None
+        error = placement.error()
         if isinstance(error, PayoutChangedError) and error.payout_rate is not None:
             request = placement.request
             self._market.learn_payout(request.asset, request.instrument_type, error.payout_rate)

@@ -195,6 +195,12 @@ class Link:
             self._protocol.forget(request[0])
             await self._write_quietly(request[1])
 
+    def forget(self, subscription: Subscription) -> None:
+        """Do not renew a subscription on the next socket; the broker is not told."""
+        request = self._protocol.unsubscribe(subscription)
+        if request is not None:
+            self._protocol.forget(request[0])
+
     async def set_up(self) -> None:
         """Turn acknowledgements on, renew all subscriptions and wait for the broker's clock, on a new socket.
 

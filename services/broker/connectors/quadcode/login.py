@@ -1,6 +1,8 @@
 """Login over HTTP: from credentials to a session token, with the second factor in between."""
 
 import asyncio
+import hmac
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -21,11 +23,14 @@ from services.broker.domain.errors import (
 )
 from services.broker.domain.ports import LoginBreaker
 from services.broker.domain.values import Credentials, TwoFactor
+from services.runtime.clock import Clock
 from services.runtime.secret import Secret
 
 SSID_COOKIE: Final = "ssid"
 DEFAULT_BAN: Final = 600
 """Seconds to wait after a 429 that does not say how long."""
+REFUSAL_MEMORY: Final = 600.0
+"""Seconds for which refused credentials are not tried again."""
 HEADLESS_METHODS: Final = ("sms", "email")
 """Second factors that come as a code; "push" is confirmed in the broker's app and cannot be answered by us."""
 
@@ -42,6 +47,31 @@ class Login:
     """None if the broker did not say."""
 
 
+class RefusedCredentials:
+    """Remembers for a while which credentials the broker has refused, without holding them.
+
+    A broker counts each repetition against the address, and the answer would be the same.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._until: dict[bytes, float] = {}
+
+    def __contains__(self, credentials: Credentials) -> bool:
+        now = self._clock.monotonic()
+        self._until = {digest: until for digest, until in self._until.items() if until > now}
+        return self._digest(credentials) in self._until
+
+    def add(self, credentials: Credentials) -> None:
+        """Remember a refusal."""
+        self._until[self._digest(credentials)] = self._clock.monotonic() + REFUSAL_MEMORY
+
+    def _digest(self, credentials: Credentials) -> bytes:
+        text = f"{credentials.email.strip().lower()}\0{credentials.password.reveal()}"
+        return hmac.digest(self._key, text.encode(), "sha256")
+
+
 class HttpLogin:
     """Asks a brand for a session token, under the breaker's control.
 
@@ -49,14 +79,18 @@ class HttpLogin:
         brand: Where to ask.
         http: A session without a cookie jar: cookies of one user must never reach another one's request.
         breaker: Grants attempts.
+        clock: Ages what is remembered of refusals.
         timeout: Seconds per request.
     """
 
-    def __init__(self, brand: Brand, http: aiohttp.ClientSession, breaker: LoginBreaker, timeout: float) -> None:
+    def __init__(
+        self, brand: Brand, http: aiohttp.ClientSession, breaker: LoginBreaker, clock: Clock, timeout: float
+    ) -> None:
         self._brand = brand
         self._http = http
         self._breaker = breaker
         self._timeout = timeout
+        self._refused = RefusedCredentials(clock)
 
     async def log_in(self, credentials: Credentials, two_factor: TwoFactor | None) -> Login:
         """Log in once.
@@ -68,6 +102,8 @@ class HttpLogin:
             LoginThrottledError: By the broker or by the breaker.
             BrokerUnavailableError: The broker was not reached or its answer makes no sense.
         """
+        if credentials in self._refused:
+            raise InvalidCredentialsError
         permit = await self._breaker.acquire(self._brand.broker, credentials.email)
         try:
             login = await self._log_in(credentials, two_factor)
@@ -76,6 +112,7 @@ class HttpLogin:
             await (permit.succeeded() if isinstance(error, TwoFactorRequiredError) else permit.refused())
             raise
         except InvalidCredentialsError:
+            self._refused.add(credentials)
             await permit.refused()
             raise
         except LoginThrottledError as error:

@@ -41,7 +41,12 @@ MAX_HOLE: Final = 4_000
 """Missed candles of a stream that are filled in; after more the reader has to begin anew."""
 MAX_HOLES: Final = 5
 """Holes in a listing that are asked for."""
-PAYOUT_KINDS: Final = ("turbo-option", "binary-option", "blitz-option")
+TABLE_TIME: Final = 20.0
+"""Seconds that a caller waits for the assets at most, others' loads included."""
+PAYOUTS: Final = tuple(
+    Subscription("commission-changed", "1.0", (("instrument_type", kind),))
+    for kind in ("turbo-option", "binary-option", "blitz-option")
+)
 
 _commission: Final = msgspec.json.Decoder(CommissionChanged)
 _candles: Final = msgspec.json.Decoder(CandlesReply)
@@ -66,7 +71,7 @@ class Market:
         self._key: TableKey | None = None
         self._feeds = CandleFeeds()
         self._digital_prices: dict[int, asyncio.Future[DigitalPrices]] = {}
-        self._closed = False
+        self._closed: BrokerError | None = None
         link.handle("candle-generated", self._on_candle)
         link.handle("commission-changed", self._on_commission)
         link.handle("digital-option-client-price-generated", self._on_digital_prices)
@@ -77,7 +82,7 @@ class Market:
 
     def interrupted(self) -> None:
         """The connection was lost."""
-        self._tables.resign(self)
+        self._resign()
         for feed in self._feeds:
             feed.interrupt()
 
@@ -89,8 +94,8 @@ class Market:
 
     def close(self, error: BrokerError) -> None:
         """End all streams."""
-        self._closed = True
-        self._tables.resign(self)
+        self._closed = error
+        self._resign()
         self._feeds.close(error)
 
     async def list_assets(self) -> Sequence[Asset]:
@@ -122,8 +127,8 @@ class Market:
         subscription = Subscription("candle-generated", "1.0", (("active_id", active_id), ("size", timeframe)))
         feed, mailbox, first = self._feeds.join(active_id, timeframe)
         try:
-            if self._closed:
-                mailbox.close(NotConnectedError())
+            if self._closed is not None:
+                mailbox.close(self._closed)
             if first:
                 await self._subscribe(subscription)
             while True:
@@ -178,13 +183,27 @@ class Market:
     # -- assets ----------------------------------------------------------------------------------------------------
 
     async def table(self) -> AssetTable:
-        """Return the assets and payouts; this connection keeps its group's payouts live if no other does."""
-        key = self._require_key()
-        table = await self._tables.get(key, self._load_assets)
-        if self._link.is_open and self._tables.become_keeper(key, self):
-            for kind in PAYOUT_KINDS:
-                await self._subscribe(Subscription("commission-changed", "1.0", (("instrument_type", kind),)))
+        """Return the assets and payouts; this connection keeps its group's payouts live if no other does.
+
+        Raises:
+            BrokerUnavailableError: They are not known and could not be read.
+        """
+        if self._key is None:
+            raise NotConnectedError
+        try:
+            async with asyncio.timeout(TABLE_TIME):
+                table = await self._tables.get(self._key, self._load_assets, self._link.spawn)
+        except TimeoutError:
+            raise BrokerUnavailableError("the broker does not list its assets in time") from None
+        if self._link.is_open and self._tables.become_keeper(self._key, self):
+            for subscription in PAYOUTS:
+                await self._subscribe(subscription)
         return table
+
+    def _resign(self) -> None:
+        if self._key is not None and self._tables.resign(self._key, self):
+            for subscription in PAYOUTS:
+                self._link.forget(subscription)
 
     async def _load_assets(self) -> AssetTable:
         try:
@@ -219,11 +238,6 @@ class Market:
 
     def _known_table(self) -> AssetTable | None:
         return None if self._key is None else self._tables.peek(self._key)
-
-    def _require_key(self) -> TableKey:
-        if self._key is None:
-            raise NotConnectedError
-        return self._key
 
     async def _subscribe(self, subscription: Subscription) -> None:
         try:
