@@ -84,42 +84,32 @@ async def _demo(console: Console) -> bool:
 
 def _summary(console: Console, traders: list[Trader]) -> None:
     table = Table(title="checked against the simulator's ledger")
-    for head in (
-        "user",
-        "account",
-        "trades",
-        "by hand",
-        "balance",
-        "profit",
-        "hit rate (95 %)",
-        "break-even",
-        "verdict",
-        "ledger",
-    ):
-        table.add_column(head, overflow="fold")
+    for head in ("user", "account", "orders", "by hand", "events", "balance", "profit", "ledger"):
+        table.add_column(head)
     for trader in traders:
-        story, statistics = trader.story, trader.status.get("statistics", {})
-        if story is None:
-            table.add_row(trader.role.name, trader.role.account_type, *["-"] * 7, "[red]failed")
-            continue
-        placed = [trade for trade in story.trades if trade["broker_order_id"]]
-        table.add_row(
-            trader.role.name,
-            f"{story.broker} {story.account_type}",
-            str(len(placed)),
-            str(sum(trade["source"] == "manual" for trade in placed)),
-            f"{story.start_balance} → {story.end_balance}",
-            f"{story.end_balance - story.start_balance:+}",
-            f"{statistics['hit_rate']:.1%} [{statistics['hit_rate_low']:.1%}, {statistics['hit_rate_high']:.1%}]",
-            f"{statistics['break_even']:.1%}",
-            statistics["verdict"],
-            "[red]differs" if trader.faults else "[green]agrees",
-        )
+        verdict = "[red]differs" if trader.faults else "[green]agrees"
+        table.add_row(trader.role.name, f"{trader.role.broker} {trader.role.account_type}", *_results(trader), verdict)
     console.print(table)
     for trader in traders:
+        if trader.story is not None:
+            console.print(f"{trader.role.name}: {trader.status['statistics']['verdict']}", markup=False)
         for fault in trader.faults:
             console.print(f"{trader.role.name}: {fault}", style="bold red", markup=False)
     console.print("A minute on a simulated market says nothing about profit anywhere else.", style="dim")
+
+
+def _results(trader: Trader) -> tuple[str, ...]:
+    story = trader.story
+    if story is None or trader.feed is None:
+        return ("-",) * 5
+    placed = [trade for trade in story.trades if trade["broker_order_id"]]
+    return (
+        str(len(placed)),
+        str(sum(trade["source"] == "manual" for trade in placed)),
+        str(len(trader.feed.events)),
+        f"{story.start_balance:,} → {story.end_balance:,}",
+        f"{story.end_balance - story.start_balance:+}",
+    )
 
 
 def main() -> int:
