@@ -183,7 +183,7 @@ class BrandServer:
         hub = self._platform.hub
         hub.add(connection)
         # The clock starts before the login; nobody has to wait for the next whole second.
-        connection.send(time_sync(self._shared.clock()))
+        connection.send(time_sync(self._shared.clock() + self._shared.faults.clock_skew(self._platform.brand.name, "")))
         try:
             await connection.serve(self._router.handle)
         finally:

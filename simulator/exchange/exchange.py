@@ -214,6 +214,7 @@ class Exchange:
         if order.direction is None:
             raise refusals.invalid("direction", "Invalid direction.")
         rules.check_amount(new.amount)
+        order.amount = new.amount.quantize(CENT)
         balance = None if new.balance_id is None else new.account.balances.get(new.balance_id)
         if balance is None:
             raise refusals.invalid("balance", "Balance not found.")

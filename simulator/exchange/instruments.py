@@ -10,8 +10,8 @@ from simulator.exchange.orders import Direction
 from simulator.market.assets import TERMS, OptionKind
 
 PERIODS: Final = TERMS[OptionKind.DIGITAL].expirations
-_NEW_ID: Final = re.compile(r"do(?P<id>\d+)A(?P<day>\d{8})D(?P<time>\d{6})T(?P<minutes>\d+)M(?P<side>[CP])SPT")
-_OLD_ID: Final = re.compile(r"do(?P<ticker>.+?)(?P<day>\d{8})(?P<time>\d{4})PT(?P<minutes>\d+)M(?P<side>[CP])SPT")
+_NEW_ID: Final = re.compile(r"do(?P<id>\d{1,9})A(?P<day>\d{8})D(?P<time>\d{6})T(?P<minutes>\d{1,4})M(?P<side>[CP])SPT")
+_OLD_ID: Final = re.compile(r"do(?P<ticker>.+?)(?P<day>\d{8})(?P<time>\d{4})PT(?P<minutes>\d{1,4})M(?P<side>[CP])SPT")
 
 
 @dataclass(frozen=True, slots=True)

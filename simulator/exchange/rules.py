@@ -15,12 +15,14 @@ DAY: Final = 86_400
 
 def check_amount(amount: Decimal) -> None:
     """The stake is a number of cents between the asset's minimum and maximum."""
-    if not amount.is_finite() or amount != amount.quantize(CENT):
+    if not amount.is_finite():
         raise refusals.invalid("amount", "Invalid amount.")
     if amount < MINIMUM:
         raise refusals.invalid("amount", f"The minimum investment amount is {MINIMUM}.")
     if amount > MAXIMUM:
         raise refusals.invalid("amount", f"The maximum investment amount is {MAXIMUM}.")
+    if amount != amount.quantize(CENT):
+        raise refusals.invalid("amount", "Invalid amount.")
 
 
 def check_open(listing: Listing | None, kind: OptionKind) -> Listing:

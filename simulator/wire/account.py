@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from simulator.exchange.accounts import PRACTICE, Account, Balance
+from simulator.exchange.orders import CENT
 from simulator.wire.bodies import Nothing, WithBalance, WithBalanceTypes
 from simulator.wire.events import CURRENCY
 from simulator.wire.requests import ACK_ONLY, BAD_REQUEST, Methods, Reply, Request
@@ -129,7 +130,7 @@ def reset_training_balance(request: Request) -> Reply:
     return Reply(
         "training-balance-reset",
         {"isSuccessful": True},
-        after=lambda: exchange.reset_practice(balance, body.amount),
+        after=lambda: exchange.reset_practice(balance, body.amount.quantize(CENT)),
     )
 
 

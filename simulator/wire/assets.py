@@ -14,7 +14,7 @@ from simulator.market.assets import TERMS, OptionKind
 from simulator.market.prices import MICRO
 from simulator.platform import Platform
 from simulator.wire import frames
-from simulator.wire.bodies import StrikeList, WithAsset, WithType
+from simulator.wire.bodies import StrikeList, WithAsset, WithType, moment
 from simulator.wire.init_data import PRECISION
 from simulator.wire.requests import BAD_REQUEST, Methods, Reply, Request
 
@@ -151,9 +151,11 @@ def get_strike_list(request: Request) -> Reply:
     listing = request.platform.listings.by_ticker(body.underlying)
     if listing is None:
         return Reply("strike-list", {"message": "invalid underlying"}, BAD_REQUEST)
-    expiry = int(body.expiration)
-    if expiry > 100_000_000_000:  # milliseconds, as the Python clients write it
+    expiry = int(moment(body.expiration))
+    if expiry >= 100_000_000_000:  # milliseconds, as the Python clients write it
         expiry //= 1000
+    if not 0 <= expiry < 4_000_000_000:
+        return Reply("strike-list", {"message": "invalid expiration"}, BAD_REQUEST)
     ids = {side.value: {"id": old_instrument_id(body.underlying, expiry, body.period, side)} for side in Direction}
     strike = {"value": request.platform.exchange.price_now(listing), **ids}
     return Reply(

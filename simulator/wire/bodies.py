@@ -1,13 +1,30 @@
 """Bodies of requests as typed structs. Unknown keys are ignored; numbers may come as text, as Python clients send them."""
 
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 _any: Final = msgspec.json.Decoder(float_hook=Decimal)
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
+
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""An id or a number of things; nothing larger is taken, so nothing larger has to be stored."""
+
+LAST_MOMENT: Final = Decimal(10) ** 12
+"""Far beyond any time in seconds, yet small enough to calculate with."""
+
+
+def moment(value: Decimal) -> Decimal:
+    """Return a time as given, or the end of time in its direction if it is absurd."""
+    return max(-LAST_MOMENT, min(LAST_MOMENT, value)) if value.is_finite() else LAST_MOMENT
+
+
+def read_id(value: object) -> int | None:
+    """Return an id that may be written as text; None if it is none."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
 
 
 class BadBodyError(Exception):
@@ -24,7 +41,7 @@ def read_body(raw: msgspec.Raw, body_type: type[BodyT]) -> BodyT:
         # Floats become Decimal on the way, so that a stake is exactly what the client wrote.
         value = _any.decode(raw)
         return msgspec.convert({} if value in (None, "") else value, body_type, strict=False)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadBodyError(str(error)) from error
 
 
@@ -47,23 +64,23 @@ class Params(msgspec.Struct, rename="camel"):
 class WithBalanceTypes(msgspec.Struct):
     """``get-balances``."""
 
-    types_ids: list[int] | None = None
+    types_ids: list[Id] | None = None
 
 
 class WithBalance(msgspec.Struct):
     """``reset-training-balance``, ``change-balance``."""
 
-    user_balance_id: int | None = None
-    balance_id: int | None = None
+    user_balance_id: Id | None = None
+    balance_id: Id | None = None
     amount: Decimal = Decimal(10_000)
 
 
 class WithAsset(msgspec.Struct):
     """``get-active``, ``get-traders-mood`` and what else names one asset."""
 
-    active_id: int | None = None
-    asset_id: int | None = None
-    id: int | None = None
+    active_id: Id | None = None
+    asset_id: Id | None = None
+    id: Id | None = None
     instrument: str | None = None
     instrument_type: str | None = None
 
@@ -78,40 +95,40 @@ class WithType(msgspec.Struct):
 
     type: str | None = None
     instrument_type: str | None = None
-    asset_id: int | None = None
+    asset_id: Id | None = None
     filter_suspended: bool = False
 
 
 class GetCandles(msgspec.Struct, rename={"from_": "from"}):
     """``get-candles``: by end and count, by times, or by numbers."""
 
-    active_id: int
-    size: int
+    active_id: Id
+    size: Id
     to: Decimal | None = None
-    count: int | None = None
+    count: Id | None = None
     from_: Decimal | None = None
-    from_id: int | None = None
-    to_id: int | None = None
+    from_id: Id | None = None
+    to_id: Id | None = None
     only_closed: bool = False
 
 
 class OpenOption(msgspec.Struct):
     """``binary-options.open-option``."""
 
-    user_balance_id: int
-    active_id: int
-    option_type_id: int
+    user_balance_id: Id
+    active_id: Id
+    option_type_id: Id
     direction: str
     price: Decimal
     expired: Decimal = Decimal(0)
-    profit_percent: int | None = None
-    expiration_size: int | None = None
+    profit_percent: Id | None = None
+    expiration_size: Id | None = None
 
 
 class PlaceDigital(msgspec.Struct):
     """``digital-options.place-digital-option``; the amount comes as text."""
 
-    user_balance_id: int
+    user_balance_id: Id
     instrument_id: str
     amount: Decimal
 
@@ -119,13 +136,13 @@ class PlaceDigital(msgspec.Struct):
 class SellOptions(msgspec.Struct):
     """``sell-options``."""
 
-    options_ids: list[int] | int
+    options_ids: list[Id] | Id
 
 
 class WithPosition(msgspec.Struct):
     """``close-position``, ``close-position-batch``, ``get-position``."""
 
-    position_id: int | str | None = None
+    position_id: Id | str | None = None
     position_ids: list[int | str | list[int | str]] | None = None
     """One of the clients wraps its list in another."""
 
@@ -140,7 +157,7 @@ class WithPosition(msgspec.Struct):
 class WithOrder(msgspec.Struct):
     """``get-order``."""
 
-    order_id: int
+    order_id: Id
 
 
 class GetPositions(msgspec.Struct):
@@ -148,10 +165,10 @@ class GetPositions(msgspec.Struct):
 
     instrument_type: str | None = None
     instrument_types: list[str] | None = None
-    user_balance_id: int | None = None
-    external_id: int | None = None
-    limit: int = 30
-    offset: int = 0
+    user_balance_id: Id | None = None
+    external_id: Id | None = None
+    limit: Id = 30
+    offset: Id = 0
     start: Decimal | None = None
     end: Decimal | None = None
 
@@ -159,9 +176,9 @@ class GetPositions(msgspec.Struct):
 class GetOptions(msgspec.Struct):
     """``get-options``: kinds of option in one comma-separated text."""
 
-    limit: int = 30
+    limit: Id = 30
     instrument_type: str | None = None
-    user_balance_id: int | None = None
+    user_balance_id: Id | None = None
 
 
 class SubscribePositions(msgspec.Struct):
@@ -175,14 +192,14 @@ class StrikeList(msgspec.Struct):
 
     underlying: str
     expiration: Decimal
-    period: int
+    period: Id
 
 
 class BuyV2(msgspec.Struct):
     """``buyV2`` of the oldest clients, which know no balance ids."""
 
     price: Decimal
-    act: int
+    act: Id
     exp: Decimal
     type: str
     direction: str
@@ -191,20 +208,20 @@ class BuyV2(msgspec.Struct):
 class OldCandles(msgspec.Struct, rename={"from_": "from"}):
     """``candles`` of the oldest clients."""
 
-    active_id: int
-    duration: int
+    active_id: Id
+    duration: Id
     from_: Decimal = Decimal(0)
     till: Decimal = Decimal(0)
-    chunk_size: int = 25
+    chunk_size: Id = 25
 
 
 class SetActives(msgspec.Struct):
     """``setActives``."""
 
-    actives: list[int] | int
+    actives: list[Id] | Id
 
 
 class ChangeBalance(msgspec.Struct):
     """``api_profile_changebalance``."""
 
-    balance_id: int
+    balance_id: Id

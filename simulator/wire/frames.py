@@ -1,10 +1,11 @@
 """Frames: how requests are read and how everything that is sent is spelled."""
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 RequestId = str | int | float | None
+DecodedT = TypeVar("DecodedT")
 
 
 class Frame(msgspec.Struct):
@@ -45,18 +46,25 @@ _messages: Final = msgspec.json.Decoder(Message)
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
 
 
+def _decode(decoder: msgspec.json.Decoder[DecodedT], data: str | bytes | msgspec.Raw) -> DecodedT:
+    try:
+        return decoder.decode(data)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
+
+
 def read_frame(data: str | bytes) -> Frame:
     """Read an envelope.
 
     Raises:
         msgspec.DecodeError: It is not JSON of that shape.
     """
-    return _frames.decode(data)
+    return _decode(_frames, data)
 
 
 def read_message(raw: msgspec.Raw) -> Message:
     """Read the inner message; raises as ``read_frame``."""
-    return _messages.decode(raw)
+    return _decode(_messages, raw)
 
 
 def encode(value: Any) -> bytes:
@@ -109,6 +117,6 @@ def decode_object(raw: msgspec.Raw) -> dict[str, Any]:
     """Read a JSON object of no particular shape; anything else counts as empty."""
     try:
         value = msgspec.json.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from simulator.exchange.accounts import Account
+from simulator.wire.bodies import read_id
 from simulator.wire.connection import Connection, Subscription
 
 Topic = tuple[str, int, int]
@@ -108,6 +109,5 @@ def topic_of(subscription: Subscription) -> Topic | None:
     filters = dict(subscription.filters)
     asset, size = filters.get(keys[0], ""), filters.get(keys[1], "0") if keys[1] else "0"
     # ``active`` of the old digital quotes is a ticker in some clients; those simply get nothing.
-    if not asset.isdecimal() or not size.isdecimal():
-        return None
-    return subscription.name, int(asset), int(size)
+    numbers = read_id(asset), read_id(size)
+    return None if numbers[0] is None or numbers[1] is None else (subscription.name, numbers[0], numbers[1])

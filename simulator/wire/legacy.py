@@ -10,7 +10,7 @@ from simulator.market.assets import TERMS, OptionKind
 from simulator.market.prices import Candle
 from simulator.wire import events, frames
 from simulator.wire.account import api_result, select_balance
-from simulator.wire.bodies import BuyV2, ChangeBalance, GetOptions, OldCandles, SetActives
+from simulator.wire.bodies import BuyV2, ChangeBalance, GetOptions, OldCandles, SetActives, moment, read_id
 from simulator.wire.hub import CHART
 from simulator.wire.portfolio import options_of
 from simulator.wire.quotes import MOST_CANDLES, ask_and_bid
@@ -30,13 +30,12 @@ def game_betinfo(request: Request) -> Reply:
     """``api_game_betinfo``: what became of the options named by the keys ``id[0]``, ``id[1]`` and so on."""
     bets: dict[str, Any] = {}
     for key, value in frames.decode_object(request.message.body).items():
-        if not key.startswith("id") or not str(value).isdecimal():
-            continue
-        order = request.platform.exchange.find(request.account.user_id, int(value))
+        option_id = read_id(value) if key.startswith("id") else None
+        order = None if option_id is None else request.platform.exchange.find(request.account.user_id, option_id)
         if order is None:
             continue
         closed = order.status is OrderStatus.CLOSED
-        bets[str(value)] = {
+        bets[str(order.order_id)] = {
             "id": order.order_id,
             "win": order.outcome.broker_word if order.outcome is not None else "",
             "profit": order.credit if closed else 0,
@@ -71,8 +70,8 @@ def candles(request: Request) -> Reply:
     # Old clients may ask for sizes off today's list; anything that divides a day can be made.
     if listing is None or body.duration < 1 or 86_400 % body.duration:
         return Reply("candles", {"data": [], "message": "invalid request"}, BAD_REQUEST)
-    till = min(int(body.till) or now, now)
-    start = int(body.from_) or till - body.chunk_size * body.duration
+    till = min(int(moment(body.till)) or now, now)
+    start = int(moment(body.from_)) or till - body.chunk_size * body.duration
     last = till // body.duration
     first = max(start // body.duration, last - MOST_CANDLES + 1)
     found = listing.history.candles(body.duration, first, last, now)
@@ -83,16 +82,16 @@ def _row(candle: Candle) -> list[int]:
     return [candle.start, candle.open, candle.close, candle.high, candle.low]
 
 
-def buy_v2(request: Request) -> Reply:
-    """``buyV2``: booked on the current balance; the expiry need not be a whole minute and is moved to the grid."""
-    body, platform = request.body(BuyV2), request.platform
+def order_from(request: Request) -> NewOrder:
+    """Read ``buyV2``: booked on the current balance; the expiry need not be a whole minute and is moved to the grid."""
+    body = request.body(BuyV2)
     kind = OptionKind(body.type) if body.type in (OptionKind.TURBO, OptionKind.BINARY) else None
-    expiry = int(body.exp)
+    expiry = int(moment(body.exp))
     if kind is not None:
         step, deadtime = TERMS[kind].expirations[0], TERMS[kind].deadtime
         earliest = request.now + deadtime
         expiry = max(round(expiry / step), int(earliest // step) + 1) * step
-    new = NewOrder(
+    return NewOrder(
         account=request.account,
         request_id=request.request_id,
         received=request.received,
@@ -103,6 +102,11 @@ def buy_v2(request: Request) -> Reply:
         active_id=body.act,
         expiry=expiry,
     )
+
+
+def buy_v2(request: Request) -> Reply:
+    """``buyV2``."""
+    platform, new = request.platform, order_from(request)
     try:
         order = platform.exchange.place(new, intervention_for(platform, new, request.message.method))
     except Refusal as refusal:

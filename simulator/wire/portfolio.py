@@ -8,7 +8,7 @@ from simulator.exchange.orders import Order, OrderStatus
 from simulator.market.assets import OptionKind
 from simulator.platform import Platform
 from simulator.wire import events, frames
-from simulator.wire.bodies import GetOptions, GetPositions, SubscribePositions, WithOrder, WithPosition
+from simulator.wire.bodies import GetOptions, GetPositions, SubscribePositions, WithOrder, WithPosition, read_id
 from simulator.wire.requests import ACK_ONLY, BAD_REQUEST, Methods, Reply, Request
 
 NESTED_OPEN: Final = 4
@@ -74,9 +74,9 @@ def get_history_positions(request: Request) -> Reply:
 
 def get_position(request: Request) -> Reply:
     """``get-position``: one digital position."""
-    wanted = str(request.body(WithPosition).position_id)
+    wanted = read_id(request.body(WithPosition).position_id)
     exchange = request.platform.exchange
-    order = exchange.find(request.account.user_id, int(wanted)) if wanted.isdecimal() else None
+    order = None if wanted is None else exchange.find(request.account.user_id, wanted)
     if order is None:
         return Reply("position", {"message": "position not found"}, BAD_REQUEST)
     shape = events.position(order, exchange, request.now, nested=False)

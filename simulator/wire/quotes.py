@@ -1,11 +1,12 @@
 """Candles and quotes: history on request, and the shapes of live prices."""
 
 import asyncio
+import math
 from decimal import Decimal
 from typing import Any, Final
 
 from simulator.market.prices import CANDLE_SIZES, HISTORY_START, MICRO, Candle, PriceHistory
-from simulator.wire.bodies import GetCandles, WithAsset
+from simulator.wire.bodies import GetCandles, WithAsset, moment
 from simulator.wire.requests import BAD_REQUEST, Methods, Reply, Request
 
 MOST_CANDLES: Final = 1000
@@ -114,10 +115,11 @@ async def get_candles(request: Request) -> Reply:
     first, last = _wanted(body, now)
     if body.only_closed:
         last = min(last, (now + 1) // body.size - 1)
+    first = max(first, -(-HISTORY_START // body.size))
     if last - first >= MOST_CANDLES:
         return Reply("candles", {"count": ["must be less than or equal to 1000"]}, VALIDATION_FAILED)
     history = listing.history
-    if history.is_near(max(first * body.size, HISTORY_START)):
+    if history.is_near(first * body.size):
         candles = history.candles(body.size, first, last, now)
     else:
         # Prices long ago have to be computed first: not on the loop that everybody waits for.
@@ -129,11 +131,11 @@ def _wanted(body: GetCandles, now: int) -> tuple[int, int]:
     """Return the first and last number of the candles that are asked for."""
     if body.from_id is not None and body.to_id is not None:
         return body.from_id, body.to_id
-    end = Decimal(now) if body.to is None else body.to
+    end = Decimal(now) if body.to is None else moment(body.to)
     # A candle belongs to the answer if it began before ``to``; ``to`` on a border means the candle before.
-    last = int(-(-min(end, Decimal(now + 1)) // body.size)) - 1
+    last = math.ceil(min(end, Decimal(now + 1)) / body.size) - 1
     if body.from_ is not None:
-        first = int(body.from_ // body.size)
+        first = int(moment(body.from_) // body.size)
         return (max(first, last - body.count + 1) if body.count else first), last
     return last - (body.count or DEFAULT_COUNT) + 1, last
 

@@ -1,21 +1,23 @@
 """Takes a client's frames apart, finds who answers them, and sends the answers in their order."""
 
+import contextlib
 import inspect
 import itertools
 import uuid
+from decimal import Decimal
 from typing import Final
 
 import msgspec
 import structlog
 
+from simulator.exchange.exchange import Intervention
 from simulator.faults import FaultKind, Point
 from simulator.platform import Platform
-from simulator.wire import account, assets, elsewhere, frames, portfolio, quotes, trading
+from simulator.wire import account, assets, elsewhere, frames, legacy, portfolio, quotes, trading
 from simulator.wire.account import profile_shape
 from simulator.wire.bodies import Authenticate, BadBodyError, Params, read_body
 from simulator.wire.connection import Connection, Received, Subscription
 from simulator.wire.frames import Frame, Message
-from simulator.wire.legacy import TOP_LEVEL
 from simulator.wire.requests import BAD_REQUEST, Methods, Reply, Request
 
 log: Final = structlog.get_logger()
@@ -28,6 +30,9 @@ METHODS: Final[Methods] = {
     **portfolio.METHODS,
     **elsewhere.METHODS,
 }
+
+
+ORDERS: Final = {**trading.ORDERS, "buyV2": legacy.order_from}
 
 
 class Router:
@@ -56,7 +61,7 @@ class Router:
                     self._subscription(connection, frame)
                 case "sendMessage":
                     await self._send_message(connection, received)
-                case _ if frame.name in TOP_LEVEL:
+                case _ if frame.name in legacy.TOP_LEVEL:
                     await self._top_level(connection, received)
                 case _:
                     log.info("frame_unknown", brand=self._platform.brand.name, name=frame.name)
@@ -118,7 +123,7 @@ class Router:
             connection.send(frames.ack(frame.echo or "", reason=str(error)))
             return
         subscription = Subscription(
-            message.method, message.major, tuple(sorted((key, str(value)) for key, value in filters.items()))
+            message.method, message.major, tuple(sorted((key, filter_text(value)) for key, value in filters.items()))
         )
         if frame.name == "subscribeMessage":
             self._platform.hub.subscribe(connection, subscription)
@@ -162,7 +167,7 @@ class Router:
         if await self._fault_stops(request):
             return
         try:
-            reply = TOP_LEVEL[frame.name](request)
+            reply = legacy.TOP_LEVEL[frame.name](request)
         except BadBodyError as error:
             reply = Reply(frame.name, {"isSuccessful": False, "message": [str(error)], "result": {}}, BAD_REQUEST)
         if self._fault_cuts(request):
@@ -197,13 +202,20 @@ class Router:
             if kind is FaultKind.LATENCY:
                 await request.connection.pause(delay)
             else:
-                trading.record_dropped(request, kind.value)
+                self._record_dropped(request, kind)
                 if kind is FaultKind.TOKEN_EXPIRED:
                     self._platform.accounts.revoke_all(request.account)
                     self._platform.cut_sockets(request.account.email)
                 request.connection.cut()
                 return True
         return False
+
+    def _record_dropped(self, request: Request, kind: FaultKind) -> None:
+        """Write an order into the ledger that a fault loses before it is booked."""
+        read = ORDERS.get(request.message.method)
+        if read is not None:
+            with contextlib.suppress(BadBodyError):
+                self._platform.exchange.place(read(request), Intervention(drop=kind.value))
 
     def _fault_cuts(self, request: Request) -> bool:
         """Let the script cut the socket after the request was carried out."""
@@ -220,6 +232,11 @@ class Router:
             Point.REQUEST, self._platform.brand.name, request.account.email, request.message.method, kinds
         )
         return [(rule.kind, delay) for rule, delay in hits]
+
+
+def filter_text(value: object) -> str:
+    """Return a filter's value so that 76, 76.0 and "76" are the same."""
+    return str(int(value)) if isinstance(value, Decimal) and abs(value) < 2**53 and value == int(value) else str(value)
 
 
 def reply_name(method: str) -> str:

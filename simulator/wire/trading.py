@@ -1,5 +1,6 @@
 """Methods that place and end orders."""
 
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from simulator.faults import FaultKind, Point
 from simulator.market.assets import TERMS, OptionKind
 from simulator.platform import Platform
 from simulator.wire import events
-from simulator.wire.bodies import OpenOption, PlaceDigital, SellOptions, WithPosition
+from simulator.wire.bodies import LAST_MOMENT, OpenOption, PlaceDigital, SellOptions, WithPosition, read_id
 from simulator.wire.requests import BAD_REQUEST, Methods, Reply, Request
 
 KIND_OF_TYPE_ID: Final = {TERMS[kind].type_id: kind for kind in (OptionKind.BINARY, OptionKind.TURBO, OptionKind.BLITZ)}
@@ -78,9 +79,9 @@ def read_direction(word: str) -> Direction | None:
         return None
 
 
-def whole_second(moment: Decimal) -> int | None:
-    """Return a moment as whole seconds; None if it is not one."""
-    return int(moment) if moment.is_finite() and moment == moment.to_integral_value() else None
+def whole_second(time: Decimal) -> int | None:
+    """Return a time as whole seconds; None if it is not one."""
+    return int(time) if time.is_finite() and abs(time) < LAST_MOMENT and time == time.to_integral_value() else None
 
 
 def open_option(request: Request) -> Reply:
@@ -118,15 +119,11 @@ def place_digital_option(request: Request) -> Reply:
     return Reply("digital-option-placed", {"id": order.order_id}, after=lambda: platform.exchange.announce(order))
 
 
-ORDERS: Final = {"open-option": option_from, "place-digital-option": digital_from}
+ORDERS: Final[Mapping[str, Callable[[Request], NewOrder]]] = {
+    "open-option": option_from,
+    "place-digital-option": digital_from,
+}
 """Methods that place orders, and how each is read."""
-
-
-def record_dropped(request: Request, reason: str) -> None:
-    """Write an order into the ledger that a fault loses before it is booked."""
-    read = ORDERS.get(request.message.method)
-    if read is not None:
-        request.platform.exchange.place(read(request), Intervention(drop=reason))
 
 
 def sell_options(request: Request) -> Reply:
@@ -148,11 +145,11 @@ def close_position(request: Request) -> Reply:
     """``digital-options.close-position`` and ``close-position-batch``."""
     closed: list[int] = []
     for position_id in request.body(WithPosition).wanted:
-        try:
-            number = int(str(position_id))
-            _sell(request, number)
-        except ValueError:
+        number = read_id(position_id)
+        if number is None:
             return Reply("position-closed", {"message": "position not found"}, BAD_REQUEST)
+        try:
+            _sell(request, number)
         except Refusal as refusal:
             return Reply("position-closed", {"message": refusal.text}, refusal.status)
         closed.append(number)
