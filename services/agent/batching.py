@@ -6,9 +6,9 @@ of that round. A question that comes alone is answered alone, in the same round.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from services.agent.domain.decision import Opinion
@@ -23,8 +23,7 @@ Models = tuple[Model, ...]
 Opinions = tuple[Opinion, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(msgspec.Struct, frozen=True):
     models: Models
     """Who answers."""
     answer: "asyncio.Future[Opinions]"

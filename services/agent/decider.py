@@ -3,9 +3,10 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
+
+import msgspec
 
 from services.agent.batching import Batcher
 from services.agent.domain.candles import Candle, Candles, History, Tape, read_history
@@ -17,16 +18,14 @@ from services.agent.registry.catalogue import Catalogue, Choice, Model
 _REMEMBERED_WINDOWS: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """One model's decision."""
 
     model: Model
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The active model's decision and those of its shadows, which are for the record and never to be traded."""
 
     active: Judgement
@@ -158,9 +157,11 @@ class DecisionStream:
             ModelNotFoundError: The stream's model is gone.
         """
         choice = self._choice()
-        self._terms = terms = replace(
-            self._terms, payout_rate=payout_rate or self._terms.payout_rate, as_of_time=as_of_time
-        )
+        terms = self._terms
+        if (payout_rate is not None and payout_rate != terms.payout_rate) or as_of_time != terms.as_of_time:
+            payout_rate = terms.payout_rate if payout_rate is None else payout_rate
+            terms = Terms(terms.timeframe, terms.expiry, payout_rate, terms.margin, as_of_time)
+            self._terms = terms
         if not self._tape.accepts(candle):
             return _refuse(choice, terms, self._tape.open_time, AbstainReason.BAD_INPUT)
         log_return = self._tape.follow(candle)

@@ -1,7 +1,11 @@
-"""From a model's opinion and the terms on offer to an action, and the words for both."""
+"""From a model's opinion and the terms on offer to an action, and the words for both.
 
-from dataclasses import dataclass
+What is made anew for every decision is a msgspec struct: as frozen as a dataclass, and several times cheaper to make.
+"""
+
 from enum import StrEnum
+
+import msgspec
 
 from services.agent.domain.errors import InvalidArgumentError
 
@@ -26,8 +30,7 @@ class AbstainReason(StrEnum):
     UNSUPPORTED_TERMS = "unsupported_terms"
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, gc=False):
     """What is on offer and what is known of the time. Checked when made.
 
     Raises:
@@ -62,8 +65,7 @@ class Terms:
         return 1.0 / (1.0 + self.payout_rate)
 
 
-@dataclass(frozen=True, slots=True)
-class Opinion:
+class Opinion(msgspec.Struct, frozen=True, gc=False):
     """What a model says about one bar."""
 
     p_up: float
@@ -72,8 +74,7 @@ class Opinion:
     """The action of a policy that chooses itself; None leaves the choice to the terms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """A model's answer for one bar under given terms."""
 
     action: Action

@@ -1,12 +1,12 @@
 """The rules of a usable history: nonsense, gaps, ties, flat and old markets; window and tape agree on all of them."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from services.agent.domain.candles import RECENT_BARS, Candle, Candles, Tape, read_history
 from services.agent.domain.decision import AbstainReason, Terms
@@ -71,7 +71,7 @@ def test_nonsense_is_refused_wherever_it_stands(change: dict[str, float]) -> Non
     candles = some_candles(walk(50))
     for place in (0, 25, 49):
         spoilt = [*candles]
-        spoilt[place] = replace(candles[place], **change)  # type: ignore[arg-type]  # only prices change
+        spoilt[place] = replace(candles[place], **change)
         assert read_history(columns(spoilt), 60) is None
         assert not Tape(60).accepts(spoilt[place])
 
