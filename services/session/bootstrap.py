@@ -30,6 +30,7 @@ from services.session.login import Logins
 from services.session.ownership import Ownership
 from services.session.ports import Agent, BrokerGateway, EventLog
 from services.session.rest_errors import present
+from services.session.retention import keep_pruning
 from services.session.runner import RunnerTools, SessionRunner
 from services.session.servicer import SessionServicer
 from services.session.sessions import Sessions
@@ -168,6 +169,7 @@ async def application(
         servicer = SessionServicer(sessions, watching, clock, settings.idle_timeout)
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(run()) for run in (log.run, signals.run, ownership.run)]
+            background.append(tasks.create_task(keep_pruning(ledger, clock, settings.event_retention)))
             try:
                 yield SessionApplication(servicer, desk, ownership, log, settings.drain_patience)
             finally:

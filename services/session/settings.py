@@ -40,6 +40,8 @@ class SessionSettings(ServerSettings):
     """Seconds between two looks for sessions that nobody runs."""
     scan_limit: int = 20_000
     """Sessions looked at in one scan; more than there are on all replicas together."""
+    event_retention: timedelta = timedelta(days=7)
+    """How long the events of a closed session are kept; its trades are kept for ever."""
 
     max_open_trades: int = 100
     """Trades of one session that may be open at once."""

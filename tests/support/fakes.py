@@ -468,6 +468,9 @@ class FakeLedger:
     async def events_after(self, key: SessionKey, seq: int, limit: int) -> Sequence[StoredEvent]:
         return [event for event in self._rows[key].stored if event.seq > seq][:limit]
 
+    async def prune_events(self, before: datetime) -> int:
+        return 0
+
     def forget_events(self, key: SessionKey, up_to: int) -> None:
         """Lose the log's beginning, as retention does."""
         row = self._rows[key]
@@ -532,6 +535,9 @@ class FakeSignals:
         self.on_wake: Callable[[SessionKey], None] | None = None
         self._listeners: dict[SessionKey, list[asyncio.Queue[bytes]]] = defaultdict(list)
 
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
     async def wake(self, key: SessionKey) -> None:
         self.wakes.append(key)
         if self.on_wake is not None:
@@ -588,6 +594,9 @@ class FakeEventLog:
                 await asyncio.sleep(0)
 
         yield events()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
 
     async def drain(self) -> None:
         self._drained = True
