@@ -1,5 +1,6 @@
 """The control endpoint: reads the ledger and works the faults. On loopback, for tests and the demo."""
 
+import dataclasses
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -66,10 +67,13 @@ def ledger_entry(order: Order) -> dict[str, Any]:
     return {
         "number": order.number,
         "broker": order.brand,
+        "brand": order.brand,
         "email": order.email,
+        "login": order.email,
         "user_id": order.user_id,
         "balance_id": order.balance_id,
         "account_type": order.account_type,
+        "balance_type": order.account_type,
         "request_id": order.request_id,
         "active_id": order.active_id,
         "asset": order.asset,
@@ -116,6 +120,7 @@ class ControlServer:
                 web.get("/health", self._health),
                 web.get("/ledger", self._ledger),
                 web.get("/accounts", self._accounts),
+                web.get("/logins", self._logins),
                 web.get("/faults", self._list_faults),
                 web.post("/faults", self._add_faults),
                 web.delete("/faults", self._remove_faults),
@@ -162,6 +167,16 @@ class ControlServer:
             if not email or account.email == email
         ]
         return _json({"accounts": found})
+
+    async def _logins(self, request: web.Request) -> web.Response:
+        email = request.query.get("email", "").strip().lower()
+        attempts = [
+            {"broker": platform.brand.name} | dataclasses.asdict(attempt)
+            for platform in self._chosen(request.query.get("broker") or request.query.get("brand"))
+            for attempt in self._servers[platform.brand.name].desk.attempts
+            if not email or attempt.email == email
+        ]
+        return _json({"attempts": attempts})
 
     async def _list_faults(self, _request: web.Request) -> web.Response:
         rules = [msgspec.to_builtins(rule) | {"struck": struck} for rule, struck in self._faults.rules()]

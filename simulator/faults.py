@@ -28,7 +28,10 @@ class FaultKind(StrEnum):
     UNKNOWN_FRAME = "unknown_frame"
     """A frame of a name that no client knows (or ``text``) goes before it. Reads ``on``."""
     LATENCY = "latency"
-    """A request is handled ``seconds`` (plus up to ``jitter``) later than usual, and those behind it wait."""
+    """A request is handled ``seconds`` (plus up to ``jitter``) later than usual, and those behind it wait.
+
+    With ``on`` ``login`` it is the HTTP login that waits.
+    """
     DISCONNECT_BEFORE = "disconnect_before"
     """The socket is cut and the request is not carried out: an order is not booked."""
     DISCONNECT_AFTER = "disconnect_after"
@@ -133,6 +136,8 @@ class FaultRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         """Where the rule is asked."""
         if self.kind in FRAME_KINDS:
             return self.on or Point.REPLY
+        if self.kind is FaultKind.LATENCY and self.on is Point.LOGIN:
+            return Point.LOGIN
         return _POINTS.get(self.kind, Point.ORDER)
 
 

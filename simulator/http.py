@@ -1,5 +1,6 @@
 """HTTP of one brand: login, second factor, logout, the site's old API, and the door to the WebSocket."""
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, assert_never
@@ -8,6 +9,8 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from simulator.exchange.accounts import normalise
+from simulator.faults import FaultKind, Point
 from simulator.login import METHODS, InvalidCredentials, LoggedIn, LoginDesk, SecondFactorNeeded, Throttled
 from simulator.platform import Platform
 from simulator.ticker import time_sync
@@ -70,7 +73,12 @@ class BrandServer:
 
     async def _login(self, request: web.Request) -> web.Response:
         fields = await _fields(request)
-        result = self.desk.log_in(fields["identifier"], fields["password"], request.remote or "", fields["token"])
+        email = normalise(fields["identifier"])
+        for _, delay in self._shared.faults.strike(
+            Point.LOGIN, self._platform.brand.name, email, kinds={FaultKind.LATENCY}
+        ):
+            await asyncio.sleep(delay)
+        result = self.desk.log_in(email, fields["password"], request.remote or "", fields["token"])
         log.info("login", brand=self._platform.brand.name, result=type(result).__name__)
         match result:
             case LoggedIn(account, token):

@@ -1,6 +1,7 @@
 """Logging in: passwords, the second factor, and the throttling of those who guess. Knows no HTTP."""
 
 import secrets
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,8 @@ from simulator.settings import Settings
 VERIFICATION_LIFE: Final = 300.0
 """Seconds for which the tokens of the second factor are good."""
 METHODS: Final = ("sms", "email")
+DESK_FAULTS: Final = frozenset({FaultKind.LOGIN_THROTTLED, FaultKind.TWO_FACTOR})
+ATTEMPTS_KEPT: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,18 @@ class SecondFactorNeeded:
     token: str
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A login that was tried, for the witness."""
+
+    time: float
+    """Unix seconds."""
+    email: str
+    address: str
+    result: str
+    """Name of the result's class."""
+
+
 LoginResult = LoggedIn | InvalidCredentials | Throttled | SecondFactorNeeded
 
 
@@ -68,6 +83,7 @@ class LoginDesk:
         self._failures: dict[tuple[str, str], int] = {}
         self._banned_until: dict[tuple[str, str], float] = {}
         self._verifications: dict[str, _Verification] = {}
+        self.attempts: deque[Attempt] = deque(maxlen=ATTEMPTS_KEPT)
 
     def log_in(self, identifier: str, password: str, address: str, verified: str = "") -> LoginResult:
         """Try a password.
@@ -78,8 +94,13 @@ class LoginDesk:
             address: Where the client calls from; throttling is per identifier and address.
             verified: The token of a passed second factor, if there is one.
         """
-        email, key, now = normalise(identifier), (normalise(identifier), address), self._clock()
-        hits = {rule.kind: rule for rule, _ in self._faults.strike(Point.LOGIN, self._brand, email)}
+        result = self._judge(normalise(identifier), password, address, verified)
+        self.attempts.append(Attempt(self._clock(), normalise(identifier), address, type(result).__name__))
+        return result
+
+    def _judge(self, email: str, password: str, address: str, verified: str) -> LoginResult:
+        key, now = (email, address), self._clock()
+        hits = {rule.kind: rule for rule, _ in self._faults.strike(Point.LOGIN, self._brand, email, kinds=DESK_FAULTS)}
         throttle = hits.get(FaultKind.LOGIN_THROTTLED)
         if throttle is not None:
             return Throttled(throttle.ttl)
@@ -117,6 +138,7 @@ class LoginDesk:
         self._failures.clear()
         self._banned_until.clear()
         self._verifications.clear()
+        self.attempts.clear()
 
     def _verification(self, email: str, *, passed: bool) -> str:
         now = self._clock()

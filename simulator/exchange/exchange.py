@@ -14,7 +14,7 @@ from simulator.exchange.accounts import Account, Accounts, Balance
 from simulator.exchange.instruments import parse_instrument_id
 from simulator.exchange.journal import Journal, OrderEntry, order_from_entry, order_to_entry
 from simulator.exchange.listings import Listing, Listings
-from simulator.exchange.orders import CENT, Direction, Order, OrderStatus, Outcome, credit_of, outcome_of
+from simulator.exchange.orders import CENT, Direction, Order, OrderStatus, Outcome, credit_of, known, outcome_of
 from simulator.exchange.refusals import Refusal
 from simulator.exchange.timers import Timers
 from simulator.market.assets import TERMS, OptionKind
@@ -145,15 +145,15 @@ class Exchange:
             order.expiry = order.settle_at = None
             self._record(order, None)
             raise
-        assert order.amount is not None  # noqa: S101  # narrows the type: set from the request
+        amount = known(order.amount)
         if order.kind is OptionKind.DIGITAL:
             order.order_id, order.external_id = next(self._ids), next(self._ids)
-            if balance.amount < order.amount:
+            if balance.amount < amount:
                 order.reason = refusals.no_money().reason
                 order.position_id = _position_id(self.brand, order.order_id)
                 self._record(order, None)
                 return order
-        elif balance.amount < order.amount:
+        elif balance.amount < amount:
             no_money = refusals.no_money()
             order.reason = no_money.reason
             self._record(order, None)
@@ -238,10 +238,9 @@ class Exchange:
         return balance, listing
 
     def _book(self, order: Order, balance: Balance, listing: Listing, intervention: Intervention) -> None:
-        assert order.amount is not None and order.order_id is not None  # noqa: S101, PT018  # narrows the types: both are set by now
         now = self._clock()
         order.status = OrderStatus.OPEN
-        order.position_id = _position_id(self.brand, order.order_id)
+        order.position_id = _position_id(self.brand, known(order.order_id))
         order.booked = now
         order.open_price = listing.history.price(int(now))
         order.forced = intervention.forced
@@ -249,7 +248,7 @@ class Exchange:
         if intervention.settle_after is not None:
             order.settle_at = now + intervention.settle_after
             order.expiry = int(order.settle_at)
-        balance.amount -= order.amount
+        balance.amount -= known(order.amount)
         order.balance_after = balance.amount
         self._record(order, balance)
         self._index(order)
@@ -267,20 +266,18 @@ class Exchange:
         """
         if order.status is not OrderStatus.OPEN:
             return
-        open_price, direction, amount = order.open_price, order.direction, order.amount
-        assert open_price is not None and direction is not None and amount is not None  # noqa: S101, PT018  # narrows the types: an open order has them
-        assert order.expiry is not None and order.settle_at is not None and order.active_id is not None  # noqa: S101, PT018  # as above
-        listing = self.listings.get(order.active_id)
-        assert listing is not None  # noqa: S101  # listings are never taken away
+        open_price, direction = known(order.open_price), known(order.direction)
+        listing = known(self.listings.get(known(order.active_id)))
         if at is not None:
             order.settle_at, order.expiry = at, int(at)
-        close_price = listing.history.price(order.expiry)
+        close_price = listing.history.price(known(order.expiry))
         outcome = outcome_of(direction, open_price, close_price)
         forced = forced or order.forced
         if forced is not None and forced is not outcome:
             close_price = _price_for(forced, direction, open_price)
             outcome = forced
-        self._close(order, outcome, close_price, credit_of(outcome, amount, order.payout), order.settle_at)
+        credit = credit_of(outcome, known(order.amount), order.payout)
+        self._close(order, outcome, close_price, credit, known(order.settle_at))
 
     def sell(self, order: Order) -> Decimal:
         """Buy a contract back and return what was paid for it.
@@ -288,14 +285,12 @@ class Exchange:
         Raises:
             Refusal: It cannot be sold (any more).
         """
-        terms = TERMS[order.kind] if order.kind is not None else None
-        if order.status is not OrderStatus.OPEN or terms is None or order.settle_at is None or order.active_id is None:
+        if order.status is not OrderStatus.OPEN:
             raise refusals.invalid("sale", "The position is not open.")
-        now = self._clock()
-        if terms.buyback_deadtime is None or order.settle_at - now <= terms.buyback_deadtime:
+        deadtime, now = TERMS[known(order.kind)].buyback_deadtime, self._clock()
+        if deadtime is None or known(order.settle_at) - now <= deadtime:
             raise refusals.invalid("sale", "Buyback is not available.")
-        listing = self.listings.get(order.active_id)
-        assert listing is not None  # noqa: S101  # listings are never taken away
+        listing = known(self.listings.get(known(order.active_id)))
         credit = self.sale_value(order)
         self._close(order, Outcome.SOLD, self.price_now(listing), credit, now)
         return credit
@@ -305,11 +300,9 @@ class Exchange:
 
         The fair value is the gross win times the probability of winning if the price is a random walk.
         """
-        listing = None if order.active_id is None else self.listings.get(order.active_id)
-        if listing is None or order.open_price is None or order.settle_at is None:
-            return Decimal(0)
-        left = max(order.settle_at - self._clock(), 1.0)
-        ahead = self.price_now(listing) - order.open_price
+        listing = known(self.listings.get(known(order.active_id)))
+        left = max(known(order.settle_at) - self._clock(), 1.0)
+        ahead = self.price_now(listing) - known(order.open_price)
         if order.direction is Direction.PUT:
             ahead = -ahead
         chance = 0.5 * math.erfc(-ahead / (listing.history.volatility * math.sqrt(left)) / math.sqrt(2.0))
@@ -374,24 +367,20 @@ class Exchange:
         self._by_user.clear()
 
     def _balance(self, order: Order) -> Balance:
-        account = self.accounts.of_user(order.user_id)
-        assert account is not None and order.balance_id is not None  # noqa: S101, PT018  # a booked order has an account and a balance
-        return account.balances[order.balance_id]
+        return known(self.accounts.of_user(order.user_id)).balances[known(order.balance_id)]
 
     def _index(self, order: Order) -> None:
-        assert order.external_id is not None  # noqa: S101  # a booked order has an id
-        self._by_external_id[order.external_id] = order
+        self._by_external_id[known(order.external_id)] = order
         self._by_user.setdefault(order.user_id, []).append(order)
 
     def _schedule(self, order: Order) -> None:
-        assert order.settle_at is not None  # noqa: S101  # a booked order has an end
 
         def expire() -> None:
             # After a reset the order is no longer ours to settle.
             if self._by_external_id.get(order.external_id or 0) is order:
                 self.settle(order)
 
-        self._timers.at(order.settle_at, expire)
+        self._timers.at(known(order.settle_at), expire)
 
     def _record(self, order: Order, balance: Balance | None) -> None:
         self._journal.append(

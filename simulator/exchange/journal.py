@@ -5,12 +5,16 @@ system before the change is answered to anybody, so it survives the death of the
 """
 
 from collections.abc import Iterator
+from os import SEEK_END
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Final, Protocol
 
 import msgspec
 
 from simulator.exchange.orders import Order
+
+LONGEST_LINE: Final = 2**20
+"""Bytes that no line comes near."""
 
 
 class Entry(msgspec.Struct, tag_field="kind", frozen=True):
@@ -108,12 +112,15 @@ class FileJournal:
 
     def _mend(self) -> None:
         """Cut off a last line that a killed process left unfinished: nobody was told of that change."""
-        if self._path.exists():
-            content = self._path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                with self._path.open("r+b") as file:
-                    file.truncate(whole)
+        if not self._path.exists():
+            return
+        with self._path.open("r+b") as file:
+            size = file.seek(0, SEEK_END)
+            start = max(0, size - LONGEST_LINE)
+            file.seek(start)
+            whole = start + file.read().rfind(b"\n") + 1
+            if whole < size:
+                file.truncate(whole)
 
 
 def order_to_entry(order: Order) -> dict[str, Any]:

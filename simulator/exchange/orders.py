@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 from simulator.market.assets import OptionKind
 
 CENT: Final = Decimal("0.01")
+FactT = TypeVar("FactT")
 
 
 class Direction(StrEnum):
@@ -99,6 +100,17 @@ class Order:
     def win_credit(self) -> Decimal:
         """What a win pays back."""
         return gross_win(self.amount or Decimal(0), self.payout)
+
+
+def known(fact: FactT | None) -> FactT:
+    """Return a fact of an order that this kind or state of order always has.
+
+    Raises:
+        LookupError: It has not; the caller took one state for another.
+    """
+    if fact is None:
+        raise LookupError("the order has no such fact in its state")
+    return fact
 
 
 def gross_win(amount: Decimal, payout: int) -> Decimal:

@@ -7,6 +7,7 @@ import msgspec
 from simulator.exchange.listings import Listing, Listings
 from simulator.exchange.rules import MAXIMUM, MINIMUM, special_expiries
 from simulator.market.assets import TERMS, OptionKind
+from simulator.market.prices import DAY
 from simulator.wire import frames
 
 OPTION_KINDS: Final = (OptionKind.TURBO, OptionKind.BINARY, OptionKind.BLITZ)
@@ -23,6 +24,7 @@ class InitializationData:
         self._padded_to = padded_to
         self._made_for: tuple[int, int] | None = None
         self._encoded = msgspec.Raw(b"")
+        self._fillers_of: tuple[int, dict[OptionKind, dict[str, msgspec.Raw]]] | None = None
 
     def get(self, now: float) -> msgspec.Raw:
         """Return the object as ready JSON."""
@@ -50,18 +52,23 @@ class InitializationData:
         model = self._listings.all()[0]
         missing = wanted - len(frames.encode(data))
         each = len(frames.encode(_active(model, OptionKind.TURBO, now))) + len('"900000":,')
-        for n in range(max(0, missing // each)):
-            kind = OPTION_KINDS[n % len(OPTION_KINDS)]
-            active_id = FILLER_FIRST_ID + n
-            filler = _active(model, kind, now) | {
-                "id": active_id,
-                "name": f"front.FILLER{n}",
-                "ticker": f"FILLER{n}",
-                "description": f"front.FILLER{n}",
-                "enabled": False,
-                "is_suspended": True,
-            }
-            data[kind.value]["actives"][str(active_id)] = filler
+        today = int(now) // DAY
+        if self._fillers_of is None or self._fillers_of[0] != today:
+            # Thousands of them, encoded once a day: their schedule is all that changes.
+            self._fillers_of = today, _fillers(model, max(0, missing // each), now)
+        for kind, actives in self._fillers_of[1].items():
+            data[kind.value]["actives"] |= actives
+
+
+def _fillers(model: Listing, count: int, now: float) -> dict[OptionKind, dict[str, msgspec.Raw]]:
+    fillers: dict[OptionKind, dict[str, msgspec.Raw]] = {kind: {} for kind in OPTION_KINDS}
+    for n in range(count):
+        kind = OPTION_KINDS[n % len(OPTION_KINDS)]
+        active_id, name = FILLER_FIRST_ID + n, f"FILLER{n}"
+        names = {"id": active_id, "name": f"front.{name}", "ticker": name, "description": f"front.{name}"}
+        shape = _active(model, kind, now) | names | {"enabled": False, "is_suspended": True}
+        fillers[kind][str(active_id)] = msgspec.Raw(frames.encode(shape))
+    return fillers
 
 
 def _active(listing: Listing, kind: OptionKind, now: float) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Login over HTTP and the two openings of the WebSocket."""
 
+import time
+
 import aiohttp
 import pytest
 
@@ -151,3 +153,17 @@ async def test_password_is_configurable_and_the_second_factor_belongs_to_one_add
     async with Simulator(Settings(password="other", two_factor_email="x@x")) as simulator:
         assert (await log_in(simulator, "a@x", password="secret"))[0] == 401
         assert (await log_in(simulator, "twofa@example.com", password="other"))[1]["code"] == "success"
+
+
+async def test_every_attempt_to_log_in_is_witnessed(simulator: Simulator) -> None:
+    await log_in(simulator, "A@example.com")
+    await log_in(simulator, "a@example.com", password="x")
+    attempts = (await control(simulator, "/logins?email=a@example.com"))["attempts"]
+    assert [(a["broker"], a["result"]) for a in attempts] == [("iq", "LoggedIn"), ("iq", "InvalidCredentials")]
+
+
+async def test_login_can_be_slow(simulator: Simulator) -> None:
+    await control(simulator, "/faults", {"kind": "latency", "on": "login", "seconds": 0.3})
+    began = time.monotonic()
+    assert (await log_in(simulator, "a@example.com"))[0] == 200
+    assert time.monotonic() - began >= 0.3
