@@ -318,16 +318,24 @@ class EventLog(Protocol):
         """
         ...
 
+    async def run(self) -> None:
+        """Publish and read until cancelled. Without it subscribers still get all, from the ledger, only later."""
+        ...
+
     async def drain(self) -> None:
-        """End every subscription."""
+        """End every subscription and publish what is left."""
         ...
 
 
 class Signals(Protocol):
     """Nudges between replicas; losing one only costs time."""
 
+    async def run(self) -> None:
+        """Receive for everybody in this process until cancelled."""
+        ...
+
     async def wake(self, key: SessionKey) -> None:
-        """Tell the session's runner to look at its desired state now."""
+        """Tell the session's runner to look at its desired state now. Never fails."""
         ...
 
     def woken(self) -> AbstractAsyncContextManager[AsyncIterator[SessionKey]]:
@@ -335,7 +343,7 @@ class Signals(Protocol):
         ...
 
     async def publish_candle(self, key: SessionKey, payload: bytes) -> int:
-        """Hand a serialized candle Event to whoever watches; returns how many subscribers there were."""
+        """Hand a serialized candle Event to whoever watches; returns how many replicas have a watcher. Never fails."""
         ...
 
     def candles(self, key: SessionKey) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:

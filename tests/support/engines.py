@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -122,7 +123,10 @@ def _folder() -> Iterator[Path]:
 
 
 def _run(action: Callable[[], Awaitable[None]]) -> None:
+    """Run to the end in a loop of its own, whether or not one runs here."""
+
     async def run() -> None:
         await action()
 
-    asyncio.run(run())
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(run())).result()

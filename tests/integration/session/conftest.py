@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from redis.asyncio import Redis
 
 from services.session.adapters.ledger.database import PostgresDatabase
 from services.session.adapters.ledger.ledger import PostgresLedger
+from services.session.adapters.redis_client import connect
 from services.session.migrate import migrate
 from tests.support.engines import Engine, postgres, redis
 from tests.support.ledgers import Published, a_ledger
@@ -41,3 +43,25 @@ def published() -> Published:
 @pytest.fixture
 def ledger(database: PostgresDatabase, published: Published) -> PostgresLedger:
     return a_ledger(database, publish=published)
+
+
+@pytest.fixture
+async def live(redis_server: Engine) -> AsyncIterator[Redis]:
+    async with connect(redis_server.url) as client:
+        await client.flushall()
+        yield client
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Engine]:
+    """A Redis that the test may kill."""
+    with redis() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[Engine]:
+    """A PostgreSQL that the module's tests may kill."""
+    with postgres() as engine:
+        asyncio.run(migrate(engine.url))
+        yield engine

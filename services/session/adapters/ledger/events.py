@@ -31,11 +31,31 @@ class LogEnd:
     """No event will follow."""
 
 
-class LedgerEvents:
+class EventReader:
+    """Reads events; all that the event log needs of the ledger."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def events_after(self, key: SessionKey, seq: int, limit: int) -> Sequence[StoredEvent]:
+        """Return up to ``limit`` events after ``seq``, ascending, without holes."""
+        rows = await self._database.read(sql.EVENTS_AFTER, key, seq, limit)
+        return [event_from_row(row) for row in rows]
+
+    async def log_ends(self, keys: Sequence[SessionKey]) -> Mapping[SessionKey, LogEnd]:
+        """Return where the sessions' logs end; unknown sessions are left out."""
+        rows = await self._database.read(sql.LOG_ENDS, list(keys))
+        return {
+            SessionKey(row["session_key"]): LogEnd(row["last_seq"], row["state"] != SessionState.ACTIVE.value)
+            for row in rows
+        }
+
+
+class LedgerEvents(EventReader):
     """The part of the ``Ledger`` port that is about events."""
 
     def __init__(self, database: Database, works: Works) -> None:
-        self._database = database
+        EventReader.__init__(self, database)
         self._works = works
 
     async def emit(self, key: SessionKey, event: Event, *, epoch: int | None = None) -> StoredEvent | None:
@@ -55,19 +75,6 @@ class LedgerEvents:
                     pass
             work.tell(event)
         return work.events[0]
-
-    async def events_after(self, key: SessionKey, seq: int, limit: int) -> Sequence[StoredEvent]:
-        """Return up to ``limit`` events after ``seq``, ascending, without holes."""
-        rows = await self._database.read(sql.EVENTS_AFTER, key, seq, limit)
-        return [event_from_row(row) for row in rows]
-
-    async def log_ends(self, keys: Sequence[SessionKey]) -> Mapping[SessionKey, LogEnd]:
-        """Return where the sessions' logs end; unknown sessions are left out."""
-        rows = await self._database.read(sql.LAST_SEQS, list(keys))
-        return {
-            SessionKey(row["session_key"]): LogEnd(row["last_seq"], row["state"] != SessionState.ACTIVE.value)
-            for row in rows
-        }
 
     async def prune_events(self, before: datetime) -> int:
         """Delete the events of sessions that closed before then; returns how many."""

@@ -172,23 +172,3 @@ class LedgerSessions:
                 work.change(timeframe=timeframe)
                 await work.tell_status()
         return work.record
-
-    async def rewrap_credentials(self, batch: int = 500) -> int:
-        """Wrap every session's data keys with the vault's current key; returns how many rows changed.
-
-        May be interrupted and repeated at any time. A row that changes meanwhile is left to the next call.
-        """
-        changed, last = 0, ""
-        while rows := await self._database.read(sql.CREDENTIALS_AFTER, last, batch):
-            for row in rows:
-                key = SessionKey(row["session_key"])
-                old = tuple(bytes(row[field]) for field in (EMAIL, PASSWORD, BROKER_TOKEN))
-                new = tuple(
-                    self._vault.rewrap(key, field, sealed)
-                    for field, sealed in zip((EMAIL, PASSWORD, BROKER_TOKEN), old, strict=True)
-                )
-                if new != old:
-                    async with self._database.transaction() as connection:
-                        changed += len(await connection.fetch(sql.REPLACE_CREDENTIALS, key, *new, *old))
-            last = rows[-1]["session_key"]
-        return changed

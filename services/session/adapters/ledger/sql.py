@@ -158,7 +158,7 @@ EVENTS_AFTER: Final = """
     SELECT seq, type, payload FROM events WHERE session_key = $1 AND seq > $2 ORDER BY seq LIMIT $3
 """
 
-LAST_SEQS: Final = """
+LOG_ENDS: Final = """
     SELECT session_key, last_seq, state FROM sessions WHERE session_key = ANY($1::text[])
 """
 

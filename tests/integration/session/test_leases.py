@@ -1,0 +1,168 @@
+"""One living holder per session; a broken hold is lost for good."""
+
+import asyncio
+import itertools
+
+import pytest
+from redis.asyncio import Redis
+
+from services.runtime.clock import Clock, SystemClock
+from services.session.adapters.leases import RedisLeases
+from services.session.adapters.redis_client import connect
+from services.session.domain.errors import UnavailableError
+from tests.support.engines import Engine
+from tests.support.eventually import eventually
+from tests.support.ledgers import a_key
+from tests.support.running import running
+
+_names = itertools.count()
+
+
+class JumpingClock(SystemClock):
+    """Monotonic time that only a test moves, in one jump, as it looks to a process that was frozen."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        due = self.time + seconds
+        while self.time < due:
+            await asyncio.sleep(0.01)
+
+
+def leases(redis: Redis, ttl: float = 1.0, clock: Clock | None = None) -> RedisLeases:
+    return RedisLeases(redis, clock=clock or SystemClock(), new_id=lambda: f"r{next(_names)}", ttl=ttl)
+
+
+def alive(replica: RedisLeases) -> bool:
+    return replica.held_until() > SystemClock().monotonic()
+
+
+async def until_alive(replica: RedisLeases) -> None:
+    async def probe() -> bool:
+        return alive(replica)
+
+    await eventually(probe)
+
+
+async def test_a_session_has_one_holder_and_goes_free_when_it_is_released(live: Redis) -> None:
+    one, other = leases(live), leases(live)
+    key = a_key()
+    async with running(one, other):
+        await until_alive(one)
+        await until_alive(other)
+        assert await one.unheld([key]) == [key]
+        assert await one.acquire(key)
+        assert await one.acquire(key)
+        assert not await other.acquire(key)
+        assert await other.unheld([key]) == []
+        await other.release(key)  # not theirs
+        assert not await other.acquire(key)
+        await one.release(key)
+        assert await other.acquire(key)
+
+
+async def test_before_its_first_heartbeat_a_replica_holds_nothing(live: Redis) -> None:
+    replica = leases(live)
+    assert replica.held_until() == float("-inf")
+    assert not await replica.acquire(a_key())
+
+
+async def test_a_replica_that_stops_frees_its_sessions_at_once(live: Redis) -> None:
+    one, other = leases(live, ttl=60), leases(live, ttl=60)
+    key = a_key()
+    async with running(other):
+        await until_alive(other)
+        async with running(one):
+            await until_alive(one)
+            assert await one.acquire(key)
+        assert await other.acquire(key)
+
+
+async def test_a_replica_that_dies_frees_its_sessions_after_the_time_to_live(live: Redis) -> None:
+    clock = JumpingClock()
+    dead, other = leases(live, ttl=0.3, clock=clock), leases(live)
+    key = a_key()
+    async with running(dead, other):  # the dead one's clock stands still: it never renews
+        await until_alive(other)
+
+        async def taken() -> bool:
+            return await dead.acquire(key)
+
+        await eventually(taken)
+        assert not await other.acquire(key)
+
+        async def freed() -> bool:
+            return await other.acquire(key)
+
+        await eventually(freed, within=3)
+
+
+async def test_a_replica_that_froze_comes_back_under_another_name_even_if_nobody_took_over(live: Redis) -> None:
+    clock = JumpingClock()
+    replica = leases(live, ttl=3.0, clock=clock)
+    key = a_key()
+    async with running(replica):
+
+        async def taken() -> bool:
+            return await replica.acquire(key)
+
+        await eventually(taken)
+        before = replica.incarnation
+        clock.time += 6  # its renewal was due after one second; Redis still has the heartbeat
+
+        async def renewed() -> bool:
+            return replica.incarnation != before and replica.held_until() > clock.monotonic()
+
+        await eventually(renewed)
+        assert await replica.acquire(key)
+
+
+async def test_a_wiped_redis_ends_the_incarnation(live: Redis) -> None:
+    one, other = leases(live), leases(live)
+    key = a_key()
+    async with running(one, other):
+        await until_alive(one)
+        await until_alive(other)
+        assert await one.acquire(key)
+        before = one.incarnation
+        await live.flushall()
+
+        async def renamed() -> bool:
+            return one.incarnation != before
+
+        await eventually(renamed)
+        await until_alive(other)
+        assert await other.acquire(key) or await one.acquire(key)
+
+
+async def test_without_redis_the_hold_runs_out_and_nothing_can_be_taken(own_redis: Engine) -> None:
+    async with connect(own_redis.url) as client:
+        replica = leases(client, ttl=0.6)
+        async with running(replica):
+            await until_alive(replica)
+            own_redis.kill()
+
+            async def over() -> bool:
+                return not alive(replica)
+
+            await eventually(over, within=2)
+            before = replica.incarnation
+            own_redis.start()
+            await until_alive(replica)
+            assert replica.incarnation != before or alive(replica)
+            assert await replica.acquire(a_key())
+
+
+async def test_a_call_without_redis_says_so(own_redis: Engine) -> None:
+    async with connect(own_redis.url) as client:
+        replica = leases(client, ttl=30)
+        async with running(replica):
+            await until_alive(replica)
+            own_redis.kill()
+            for call in (replica.acquire(a_key()), replica.release(a_key()), replica.unheld([a_key()])):
+                with pytest.raises(UnavailableError):
+                    await call
