@@ -10,8 +10,13 @@ USERS = 50
 KINDS = (("iq", "PRACTICE"), ("exnova", "REAL"), ("iq", "REAL"), ("exnova", "PRACTICE"))
 
 
+def stake_of(number: int) -> float:
+    """A user's own mark: nobody else's orders have this stake."""
+    return round(1 + number / 100, 2)
+
+
 async def test_fifty_users_trade_at_once_and_nothing_is_mixed(stack: Stack) -> None:
-    async with AsyncExitStack() as opened, stack.gateway() as gateway, stack.simulator() as simulator:
+    async with stack.gateway() as gateway, stack.simulator() as simulator, AsyncExitStack() as opened:
 
         async def join(number: int) -> Trader:
             return await opened.enter_async_context(trading(gateway, *KINDS[number % len(KINDS)], f"u{number}"))
@@ -19,8 +24,7 @@ async def test_fifty_users_trade_at_once_and_nothing_is_mixed(stack: Stack) -> N
         traders = await asyncio.gather(*(join(number) for number in range(USERS)))
 
         async def trade_twice(number: int, trader: Trader) -> None:
-            # The stake is the user's own mark: nobody else's orders have it.
-            amount = 1 + number / 100
+            amount = stake_of(number)
             first = await trader.trade(amount=amount, direction="call")
             second = await trader.trade(amount=amount, direction="put", duration_seconds=10)
             for trade in (first, second):
@@ -33,6 +37,6 @@ async def test_fifty_users_trade_at_once_and_nothing_is_mixed(stack: Stack) -> N
         assert [fault for of_one in faults for fault in of_one] == []
         for number, trader in enumerate(traders):
             orders = await simulator.ledger(trader.session.email)
-            assert [float(order.amount) for order in orders] == [1 + number / 100] * 2
+            assert [float(order.amount) for order in orders] == [stake_of(number)] * 2
             assert {frame["session_id"] for frame in trader.feed.events} == {trader.session.session_id}
             assert len(trader.feed.of_type("trade_closed")) == 2

@@ -27,7 +27,7 @@ async def test_nothing_is_lost_or_doubled_while_processes_are_killed_at_random()
 
 
 async def storm(stack: Stack, chance: random.Random) -> None:
-    async with AsyncExitStack() as opened, stack.gateway() as gateway, stack.simulator() as simulator:
+    async with stack.gateway() as gateway, stack.simulator() as simulator, AsyncExitStack() as opened:
         kinds = [("iq", "PRACTICE"), ("exnova", "REAL"), ("iq", "REAL"), ("exnova", "PRACTICE")] * (USERS // 4)
         traders = [await opened.enter_async_context(trading(gateway, *kind)) for kind in kinds]
         for trader in traders:

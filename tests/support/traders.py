@@ -46,6 +46,16 @@ class Trader:
                     return answer
                 await asyncio.sleep(0.1)
 
+    async def ended(self, trade_id: str) -> dict[str, Any]:
+        """Wait until one trade is settled and return it."""
+
+        async def final() -> dict[str, Any]:
+            trade: dict[str, Any] = await self.session.get(f"trades/{trade_id}")
+            assert trade["status"] in FINAL
+            return trade
+
+        return await eventually(final, within=30, every=0.1)
+
     async def settled(self, within: float = 30.0) -> list[dict[str, Any]]:
         """Wait until no trade is under way and return them all."""
 
@@ -108,7 +118,7 @@ async def keep_trading(trader: Trader, stop: asyncio.Event) -> None:
     while not stop.is_set():
         number += 1
         with contextlib.suppress(ApiError):
-            await trader.trade(amount=1 + number / 100)
+            await trader.trade(amount=1 + number % 100)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.5)
 
