@@ -67,16 +67,7 @@ class World:
             limits=self.limits,
             new_id=a_new_id,
         )
-        self.ownership = Ownership(
-            ledger=self.ledger,
-            leases=self.leases,
-            signals=self.signals,
-            clock=self.clock,
-            new_runner=self.new_runner,
-            jitter=lambda: 0.5,
-            scan_interval=1.0,
-            scan_limit=1000,
-        )
+        self.ownership = self.new_ownership()
         self.sessions = Sessions(
             ledger=self.ledger,
             activity=self.activity,
@@ -94,6 +85,19 @@ class World:
             token_lifetime=timedelta(hours=12),
         )
         self.watching = Watching(self.ledger, self.activity, self.log, self.signals, self.clock)
+
+    def new_ownership(self) -> Ownership:
+        """Another replica on the same ledger."""
+        return Ownership(
+            ledger=self.ledger,
+            leases=self.leases,
+            signals=self.signals,
+            clock=self.clock,
+            new_runner=self.new_runner,
+            jitter=lambda: 0.5,
+            scan_interval=1.0,
+            scan_limit=1000,
+        )
 
     def new_runner(self, key: SessionKey, may_send: Callable[[], bool]) -> SessionRunner:
         tools = RunnerTools(

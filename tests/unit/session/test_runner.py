@@ -1,0 +1,313 @@
+"""The runner: account, reconciliation, expiry and end of one session, in milliseconds on a manual clock."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from services.session.domain.errors import (
+    BrokerUnavailableError,
+    InvalidCredentialsError,
+    LoginThrottledError,
+    SessionNotFoundError,
+)
+from services.session.domain.trade import Trade, TradeState
+from services.session.domain.values import AccountType, BotStatus, CloseReason, SessionState
+from services.session.ports import AnswerLost, Placed
+from tests.support.fakes import a_candle
+from tests.support.session_world import World, a_manual_trade, bot_settings, running, settle
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with running() as world:
+        yield world
+
+
+async def _state(world: World, key: object) -> SessionState:
+    record = await world.ledger.session(key)  # type: ignore[arg-type]
+    assert record is not None
+    return record.state
+
+
+async def test_a_new_session_is_run_at_once(world: World) -> None:
+    key = await world.key()
+    await settle()
+    record = await world.ledger.session(key)
+    assert record is not None
+    assert (record.epoch, len(world.ownership)) == (1, 1)
+
+
+async def test_a_balance_is_told_when_it_changes_and_only_then(world: World) -> None:
+    key = await world.key()
+    await settle()
+    assert world.ledger.types(key) == []
+    account = replace(world.broker.balances[key], balance=Decimal("9990.00"))
+    world.broker.happens(key, account)
+    world.broker.happens(key, account)
+    await settle()
+    assert world.ledger.types(key) == ["balance"]
+
+
+async def test_an_event_of_another_balance_is_ignored(world: World) -> None:
+    key = await world.key()
+    await settle()
+    foreign = replace(world.broker.balances[key], balance_id=99, account_type=AccountType.REAL, balance=Decimal(5))
+    world.broker.happens(key, foreign)
+    await settle()
+    record = await world.ledger.session(key)
+    assert record is not None
+    assert (record.account.balance, world.ledger.types(key)) == (Decimal(10_000), [])
+
+
+async def test_a_settlement_is_recorded_with_the_brokers_own_result(world: World) -> None:
+    key = await world.key()
+    trade = await world.sessions.place_trade(a_manual_trade(key))
+    world.broker.settles(key, world.broker.listed[0], TradeState.WON, "8.70")
+    await settle()
+    settled = await world.sessions.trade(key, trade.trade_id)
+    assert (settled.state, settled.profit) == (TradeState.WON, Decimal("8.70"))
+    assert world.ledger.types(key) == ["trade_opened", "trade_closed"]
+
+
+async def test_a_lost_connection_is_made_again_and_told(world: World) -> None:
+    key = await world.key()
+    await settle()
+    world.broker.loses(key)
+    await settle()
+    await world.pass_time(2)
+    states = [getattr(event, "state", None) for event in world.ledger.events(key)]
+    assert states == ["reconnecting", "connected"]
+    assert [account_type for _, account_type in world.broker.logins] == [AccountType.PRACTICE] * 2
+
+
+async def test_refused_credentials_are_not_offered_again_in_a_loop(world: World) -> None:
+    key = await world.key()
+    await settle()
+    tries = 0
+    connect = world.broker.connect
+
+    async def counted(*args: object, **kwargs: object) -> object:
+        nonlocal tries
+        tries += 1
+        return await connect(*args, **kwargs)  # type: ignore[arg-type]
+
+    world.broker.connect = counted  # type: ignore[assignment,method-assign]
+    world.broker.refuse_login = InvalidCredentialsError()
+    world.broker.loses(key)
+    await world.pass_time(600, step=5)
+    assert tries == 1
+    record = await world.ledger.session(key)
+    assert record is not None
+    assert record.broker_connection == "refused"
+    world.broker.refuse_login = None
+    await world.signals.wake(key)
+    await world.pass_time(2)
+    record = await world.ledger.session(key)
+    assert record is not None
+    assert record.broker_connection == "connected"
+
+
+async def test_a_throttled_login_waits_as_long_as_the_broker_says(world: World) -> None:
+    key = await world.key()
+    await settle()
+    world.broker.refuse_login = LoginThrottledError(300)
+    world.broker.loses(key)
+    await settle()
+    world.broker.refuse_login = None
+    await world.pass_time(290, step=10)
+    assert key not in world.broker.connected
+    await world.pass_time(20)
+    assert key in world.broker.connected
+
+
+async def test_a_lost_answer_is_resolved_from_the_brokers_list(world: World) -> None:
+    key = await world.key()
+    await settle()
+
+    async def books_and_is_lost(trade: Trade) -> Placed | AnswerLost:
+        world.broker.listed.append(world.broker.order_of(trade, trade_id=None))
+        return AnswerLost()
+
+    world.broker.answer = books_and_is_lost
+    trade = await world.sessions.place_trade(a_manual_trade(key))
+    assert trade.state is TradeState.UNKNOWN
+    await world.pass_time(4)
+    assert (await world.sessions.trade(key, trade.trade_id)).state is TradeState.OPEN
+    assert len(world.broker.sent) == 1
+
+
+async def test_absence_is_declared_only_after_the_broker_cannot_accept_it_any_more(world: World) -> None:
+    key = await world.key()
+    await settle()
+
+    async def lost(trade: Trade) -> Placed | AnswerLost:
+        return AnswerLost()
+
+    world.broker.answer = lost
+    trade = await world.sessions.place_trade(a_manual_trade(key))
+    await world.pass_time(60)
+    assert (await world.sessions.trade(key, trade.trade_id)).state is TradeState.UNKNOWN
+    await world.pass_time(60)
+    assert (await world.sessions.trade(key, trade.trade_id)).state is TradeState.NOT_PLACED
+    assert len(world.broker.sent) == 1
+
+
+async def test_a_result_that_never_came_is_read_from_the_list_after_the_expiry(world: World) -> None:
+    key = await world.key()
+    trade = await world.sessions.place_trade(a_manual_trade(key))
+    world.broker.happens(key, world.broker.listed[0])
+    await settle()
+    listed = world.broker.listed[0]
+    world.broker.listed = [
+        replace(listed, outcome=TradeState.LOST, profit=Decimal("-10.00"), close_time=world.clock.now())
+    ]
+    await world.pass_time(45)
+    assert (await world.sessions.trade(key, trade.trade_id)).state is TradeState.LOST
+
+
+async def test_an_hour_without_activity_ends_the_session_after_a_warning(world: World) -> None:
+    key = await world.key()
+    await world.sessions.start_bot(key, bot_settings())
+    await world.pass_time(3290, step=10)
+    assert "session_expiring" not in world.ledger.types(key)
+    await world.pass_time(20)
+    assert world.ledger.types(key).count("session_expiring") == 1
+    await world.pass_time(280)
+    assert await _state(world, key) is SessionState.ACTIVE
+    await world.pass_time(20)
+    assert await _state(world, key) is SessionState.CLOSED
+    assert world.ledger.types(key)[-1] == "session_closed"
+    assert world.ledger.types(key).count("session_expiring") == 1
+    record = await world.ledger.session(key)
+    assert record is not None
+    assert (record.close_reason, record.bot_status) == (CloseReason.EXPIRED, BotStatus.STOPPED)
+    assert (world.broker.log_outs, await world.ledger.credentials(key)) == ([key], None)
+    assert (len(world.ownership), world.leases.held) == (0, set())
+    with pytest.raises(SessionNotFoundError):
+        await world.sessions.status(key)
+
+
+async def test_activity_after_the_warning_takes_it_back(world: World) -> None:
+    key = await world.key()
+    await world.pass_time(3400, step=10)
+    await world.sessions.status(key)
+    await world.pass_time(3200, step=10)
+    assert await _state(world, key) is SessionState.ACTIVE
+    await world.pass_time(120)
+    assert world.ledger.types(key).count("session_expiring") == 2
+
+
+async def test_an_ended_session_follows_its_open_trades_to_their_end(world: World) -> None:
+    key = await world.key()
+    trade = await world.sessions.place_trade(a_manual_trade(key))
+    await world.sessions.disconnect(key)
+    await world.pass_time(10)
+    assert await _state(world, key) is SessionState.CLOSING
+    assert world.broker.log_outs == []
+    world.broker.settles(key, world.broker.listed[0], TradeState.WON, "8.70")
+    await world.pass_time(5)
+    assert await _state(world, key) is SessionState.CLOSED
+    stored = await world.ledger.trade(key, trade.trade_id)
+    assert stored is not None
+    assert stored.state is TradeState.WON
+    assert world.broker.log_outs == [key]
+
+
+async def test_a_broker_service_that_is_away_does_not_keep_a_session_from_its_end(world: World) -> None:
+    key = await world.key()
+    await settle()
+    world.broker.away = True
+    await world.sessions.disconnect(key)
+    await world.pass_time(5)
+    assert await _state(world, key) is SessionState.CLOSING
+    await world.pass_time(60)
+    assert await _state(world, key) is SessionState.CLOSED
+
+
+async def test_a_runner_that_another_one_followed_touches_nothing_any_more(world: World) -> None:
+    key = await world.key()
+    await settle()
+    await world.ledger.begin_epoch(key)
+    world.leases.elsewhere.add(key)
+    world.broker.happens(key, replace(world.broker.balances[key], balance=Decimal(1)))
+    await settle()
+    assert (world.ledger.types(key), len(world.ownership)) == ([], 0)
+
+
+async def test_a_lapsed_lease_ends_its_runners_at_once(world: World) -> None:
+    key = await world.key()
+    await settle()
+    world.leases.until = world.clock.monotonic()
+    world.leases.elsewhere.add(key)
+    await world.pass_time(1)
+    assert len(world.ownership) == 0
+    world.leases.elsewhere.clear()
+    world.leases.until = float("inf")
+    await world.pass_time(2)
+    record = await world.ledger.session(key)
+    assert record is not None
+    assert (record.epoch, len(world.ownership)) == (2, 1)
+
+
+async def test_a_new_incarnation_begins_a_new_epoch_even_if_nobody_came_between(world: World) -> None:
+    key = await world.key()
+    await settle()
+    world.leases.incarnation = "second"
+    await world.pass_time(2)
+    record = await world.ledger.session(key)
+    assert record is not None
+    assert (record.epoch, len(world.ownership)) == (2, 1)
+
+
+async def test_a_runner_that_fails_is_started_anew(world: World) -> None:
+    key = await world.key()
+    await settle()
+    world.ledger.fail("emit", RuntimeError("a bug"))
+    world.broker.happens(key, replace(world.broker.balances[key], balance=Decimal(1)))
+    world.broker.balances[key] = replace(world.broker.balances[key], balance=Decimal(1))
+    await world.pass_time(3)
+    record = await world.ledger.session(key)
+    assert record is not None
+    assert (record.epoch, record.account.balance) == (2, Decimal(1))
+
+
+async def test_another_replica_takes_over_what_nobody_runs(world: World) -> None:
+    key = await world.key()
+    await settle()
+    await world.ownership.stop()
+    await world.ownership.release()
+    assert world.leases.held == set()
+    other = world.new_ownership()
+    owning = asyncio.create_task(other.run())
+    await settle()
+    record = await world.ledger.session(key)
+    assert record is not None
+    assert (record.epoch, len(other), world.leases.held) == (2, 1, {key})
+    await other.stop()
+    owning.cancel()
+
+
+async def test_candles_are_followed_only_while_somebody_watches(world: World) -> None:
+    key = await world.key()
+    await world.pass_time(2)
+    assert world.broker.watchers(key) == 0
+    await world.signals.wake(key)
+    await settle()
+    assert world.broker.watchers(key) == 1
+    for _ in range(15):
+        await world.pass_time(1)
+        world.broker.quotes(key, a_candle(world.clock.now()), closed=False)
+    await settle()
+    assert world.broker.watchers(key) == 0
+
+
+async def test_an_unavailable_broker_is_told_once(world: World) -> None:
+    key = await world.key()
+    await settle()
+    world.broker.away = True
+    world.broker.happens(key, BrokerUnavailableError())
+    await world.pass_time(60)
+    assert world.ledger.types(key) == ["broker_connection"]
