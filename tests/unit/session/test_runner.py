@@ -237,6 +237,42 @@ async def test_a_runner_that_another_one_followed_touches_nothing_any_more(world
     assert (world.ledger.types(key), len(world.ownership)) == ([], 0)
 
 
+async def test_a_runner_that_only_reads_notices_the_new_epoch_too(world: World) -> None:
+    key = await world.key()
+    await settle()
+    await world.ledger.begin_epoch(key)
+    world.leases.elsewhere.add(key)
+    await world.pass_time(90, step=5)
+    assert len(world.ownership) == 0
+
+
+async def test_the_warning_is_not_repeated_by_the_next_runner(world: World) -> None:
+    key = await world.key()
+    await world.pass_time(3400, step=10)
+    world.leases.incarnation = "second"
+    await world.pass_time(100)
+    assert world.ledger.types(key).count("session_expiring") == 1
+
+
+async def test_no_bot_trades_before_its_session_is_reconciled(world: World) -> None:
+    key = await world.key()
+    await world.sessions.place_trade(a_manual_trade(key))
+    await world.sessions.start_bot(key, bot_settings())
+    await world.pass_time(1)
+    orders = world.broker.orders
+
+    async def unreadable(*args: object) -> object:
+        raise BrokerUnavailableError
+
+    world.broker.orders = unreadable  # type: ignore[assignment,method-assign]
+    world.leases.incarnation = "second"
+    await world.pass_time(20)
+    opened = world.agent.opened
+    world.broker.orders = orders  # type: ignore[method-assign]
+    await world.pass_time(10)
+    assert (opened, world.agent.opened) == (1, 2)
+
+
 async def test_a_lapsed_lease_ends_its_runners_at_once(world: World) -> None:
     key = await world.key()
     await settle()
