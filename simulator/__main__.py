@@ -17,8 +17,8 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    async with Simulator(settings):
-        await ended.wait()
+    async with Simulator(settings) as simulator:
+        await simulator.run_until(ended)
 
 
 def main() -> None:

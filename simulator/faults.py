@@ -61,7 +61,7 @@ class FaultKind(StrEnum):
     CLOCK_SKEW = "clock_skew"
     """The server's clock that the account is told is off by ``seconds``. Holds while the rule is there."""
     OUTAGE = "outage"
-    """Sockets are cut and everything is answered 503. Holds while the rule is there (see ``lasts``)."""
+    """Sockets are cut and everything is answered 503. Holds while the rule is there, or for ``seconds``."""
 
 
 class Point(StrEnum):
@@ -147,7 +147,8 @@ class _Armed:
     def __init__(self, rule: FaultRule, seed: int, added: float) -> None:
         self.rule = rule
         self.begins = added + rule.starts_in
-        self.ends = float("inf") if rule.lasts is None else self.begins + rule.lasts
+        lasts = rule.seconds or None if rule.kind is FaultKind.OUTAGE and rule.lasts is None else rule.lasts
+        self.ends = float("inf") if lasts is None else self.begins + lasts
         self._random = random.Random(f"{seed}/{rule.id}")
         self._seen: dict[str, int] = {}
         self._struck: dict[str, int] = {}

@@ -39,6 +39,7 @@ class Simulator:
         self.control = ""
         """URL of the control endpoint."""
         self._open = AsyncExitStack()
+        self._ticker: asyncio.Task[None] | None = None
         journal: Journal = NoJournal()
         if self.settings.data_dir is not None:
             journal = FileJournal(self.settings.data_dir / "journal.jsonl")
@@ -79,8 +80,8 @@ class Simulator:
                 stack, control.application(), self.settings.control_port, None
             )
 
-            ticker = asyncio.create_task(Ticker(list(self.platforms.values())).run(), name="ticker")
-            stack.push_async_callback(_cancel, ticker)
+            self._ticker = asyncio.create_task(Ticker(list(self.platforms.values())).run(), name="ticker")
+            stack.push_async_callback(_cancel, self._ticker)
             stack.callback(self._cut_all)
             if self.settings.run_file is not None:
                 self._announce(self.settings.run_file)
@@ -94,6 +95,20 @@ class Simulator:
     ) -> None:
         """Cut the sockets and stop listening."""
         await self._open.__aexit__(kind, error, trace)
+
+    async def run_until(self, ended: asyncio.Event) -> None:
+        """Wait for the event while watching over the market's heartbeat.
+
+        Raises:
+            Exception: Whatever the heartbeat died of.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(ended.wait())
+            watched = {waiting} if self._ticker is None else {waiting, self._ticker}
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if self._ticker is not None and self._ticker.done():
+                self._ticker.result()
 
     def _cut_all(self) -> None:
         for platform in self.platforms.values():

@@ -140,27 +140,25 @@ class Exchange:
             if intervention.refusal is not None:
                 raise intervention.refusal
             balance, listing = self._judge(new, order)
+            lacking = balance.amount < known(order.amount)
+            if lacking and order.kind is not OptionKind.DIGITAL:
+                raise refusals.no_money()
+            if not lacking:
+                rules.check_maximum(known(order.amount))
         except Refusal as refusal:
             order.reason = refusal.reason
             order.expiry = order.settle_at = None
             self._record(order, None)
             raise
-        amount = known(order.amount)
+        order.order_id = order.external_id = next(self._ids)
         if order.kind is OptionKind.DIGITAL:
-            order.order_id, order.external_id = next(self._ids), next(self._ids)
-            if balance.amount < amount:
-                order.reason = refusals.no_money().reason
-                order.position_id = _position_id(self.brand, order.order_id)
-                self._record(order, None)
-                return order
-        elif balance.amount < amount:
-            no_money = refusals.no_money()
-            order.reason = no_money.reason
+            order.external_id = next(self._ids)
+        if lacking:
+            order.reason = refusals.no_money().reason
+            order.expiry = order.settle_at = None
             self._record(order, None)
-            raise no_money
         else:
-            order.order_id = order.external_id = next(self._ids)
-        self._book(order, balance, listing, intervention)
+            self._book(order, balance, listing, intervention)
         return order
 
     def announce(self, order: Order) -> None:
@@ -213,8 +211,7 @@ class Exchange:
                 raise refusals.invalid_instrument()
         if order.direction is None:
             raise refusals.invalid("direction", "Invalid direction.")
-        rules.check_amount(new.amount)
-        order.amount = new.amount.quantize(CENT)
+        order.amount = rules.check_amount(new.amount)
         balance = None if new.balance_id is None else new.account.balances.get(new.balance_id)
         if balance is None:
             raise refusals.invalid("balance", "Balance not found.")
@@ -247,7 +244,6 @@ class Exchange:
         order.version = 1
         if intervention.settle_after is not None:
             order.settle_at = now + intervention.settle_after
-            order.expiry = int(order.settle_at)
         balance.amount -= known(order.amount)
         order.balance_after = balance.amount
         self._record(order, balance)
@@ -269,8 +265,8 @@ class Exchange:
         open_price, direction = known(order.open_price), known(order.direction)
         listing = known(self.listings.get(known(order.active_id)))
         if at is not None:
-            order.settle_at, order.expiry = at, int(at)
-        close_price = listing.history.price(known(order.expiry))
+            order.settle_at = at
+        close_price = listing.history.price(int(known(order.settle_at)))
         outcome = outcome_of(direction, open_price, close_price)
         forced = forced or order.forced
         if forced is not None and forced is not outcome:

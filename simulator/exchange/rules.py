@@ -10,19 +10,28 @@ from simulator.market.assets import TERMS, OptionKind
 
 MINIMUM: Final = Decimal(1)
 MAXIMUM: Final = Decimal(20_000)
+BEYOND: Final = Decimal(10) ** 12
+"""More than any balance; what is larger counts as this."""
 DAY: Final = 86_400
 
 
-def check_amount(amount: Decimal) -> None:
-    """The stake is a number of cents between the asset's minimum and maximum."""
+def check_amount(amount: Decimal) -> Decimal:
+    """The stake is a number of cents and not below the minimum; returns it in cents."""
     if not amount.is_finite():
         raise refusals.invalid("amount", "Invalid amount.")
     if amount < MINIMUM:
         raise refusals.invalid("amount", f"The minimum investment amount is {MINIMUM}.")
-    if amount > MAXIMUM:
-        raise refusals.invalid("amount", f"The maximum investment amount is {MAXIMUM}.")
+    if amount > BEYOND:
+        return BEYOND
     if amount != amount.quantize(CENT):
         raise refusals.invalid("amount", "Invalid amount.")
+    return amount.quantize(CENT)
+
+
+def check_maximum(amount: Decimal) -> None:
+    """The stake is not above the maximum. Asked last: who has not the money is told that."""
+    if amount > MAXIMUM:
+        raise refusals.invalid("amount", f"The maximum investment amount is {MAXIMUM}.")
 
 
 def check_open(listing: Listing | None, kind: OptionKind) -> Listing:

@@ -92,6 +92,35 @@ ASSETS: Final = (
     Asset(1381, "USDSGD-OTC", "rw", 1.34, suspended=True),
     # The plain pairs are "suspended" for options at the brokers since late 2024.
     Asset(1, "EURUSD", "rw", 1.17, suspended=True),
+    # More of the brokers' round-the-clock pairs, on markets that hold nothing to earn.
+    *(
+        Asset(active_id, f"{pair}-OTC", "garch" if active_id % 3 == 0 else "rw", base, payout=80 + active_id % 9)
+        for active_id, pair, base in (
+            (1382, "USDHKD", 7.78),
+            (1383, "USDINR", 84.2),
+            (2111, "AUDUSD", 0.65),
+            (2112, "USDCAD", 1.40),
+            (2113, "AUDJPY", 98.5),
+            (2114, "GBPCAD", 1.77),
+            (2115, "GBPCHF", 1.12),
+            (2116, "GBPAUD", 1.94),
+            (2117, "EURCAD", 1.47),
+            (2118, "CHFJPY", 172.0),
+            (2119, "CADCHF", 0.63),
+            (2120, "EURAUD", 1.62),
+            (2121, "USDNOK", 11.1),
+            (2122, "EURNZD", 1.79),
+            (2123, "USDSEK", 11.0),
+            (2124, "USDTRY", 34.5),
+            (2129, "AUDCHF", 0.58),
+            (2130, "AUDNZD", 1.11),
+            (2131, "EURCHF", 0.93),
+            (2132, "GBPNZD", 2.15),
+            (2136, "CADJPY", 108.0),
+            (2137, "NZDCAD", 0.82),
+            (2138, "NZDJPY", 89.0),
+        )
+    ),
 )
 
 

@@ -41,7 +41,7 @@ def read_body(raw: msgspec.Raw, body_type: type[BodyT]) -> BodyT:
         # Floats become Decimal on the way, so that a stake is exactly what the client wrote.
         value = _any.decode(raw)
         return msgspec.convert({} if value in (None, "") else value, body_type, strict=False)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, ArithmeticError) as error:
         raise BadBodyError(str(error)) from error
 
 

@@ -4,6 +4,8 @@ import json
 import random
 import time
 
+import pytest
+
 from simulator.server import Simulator
 from tests.integration.simulator.client import connected, control, ledger
 
@@ -36,7 +38,7 @@ ODD = [
     '"\\ud800"',
     "0.1",
 ]
-FRAMES = 1_500
+FRAMES = 6_000
 
 
 def mutate(text: str, rng: random.Random) -> str:
@@ -74,10 +76,11 @@ async def test_mangled_frames_harm_nobody(simulator: Simulator) -> None:
         assert (await client.call("get-balances", {}, within=30))["msg"], "its own socket still works"
         assert (await victim.blitz())["status"] == 2000
     assert len(await ledger(simulator, "victim@example.com")) == 1
-    accounts = (await control(simulator, "/accounts?email=mangler@example.com"))["accounts"]
+    await control(simulator, "/settle", {})
+    (account,) = (await control(simulator, "/accounts?email=mangler@example.com"))["accounts"]
     booked = [o for o in await ledger(simulator, "mangler@example.com") if o["booked_time"]]
-    open_stakes = sum(o["amount"] - (o["credit"] or 0) for o in booked)
-    assert abs(accounts[0]["balances"]["PRACTICE"]["amount"] + open_stakes - 10_000) < 1e-6
+    assert booked
+    assert account["balances"]["PRACTICE"]["amount"] == pytest.approx(10_000 + sum(o["profit"] for o in booked))
 
 
 async def test_binary_garbage_and_huge_frames_cost_only_the_one_who_sends_them(simulator: Simulator) -> None:

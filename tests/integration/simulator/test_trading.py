@@ -186,6 +186,7 @@ async def test_digital_instrument_that_is_none_is_refused(simulator: Simulator, 
     ("change", "status", "reason"),
     [
         ({"price": 10_001}, 4112, "no_money"),
+        ({"price": 1e30}, 4112, "no_money"),
         ({"price": 0.5}, 4000, "invalid_amount"),
         ({"price": 1.005}, 4000, "invalid_amount"),
         ({"profit_percent": 86}, 4117, "payout_changed"),

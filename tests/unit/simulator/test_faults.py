@@ -71,6 +71,15 @@ def test_rule_holds_from_its_start_for_as_long_as_it_lasts() -> None:
     assert seen == [(False, False), (True, False), (True, False), (False, False)]
 
 
+def test_outage_may_say_in_seconds_how_long_it_is() -> None:
+    clock = Clock()
+    script = FaultScript(1, clock)
+    script.add([FaultRule(FaultKind.OUTAGE, seconds=3)])
+    assert script.is_out("iq")
+    clock.now += 3
+    assert not script.is_out("iq")
+
+
 def test_clock_skew_is_per_account() -> None:
     script = FaultScript(1, Clock())
     script.add([FaultRule(FaultKind.CLOCK_SKEW, email="late@x", seconds=-7.5)])
