@@ -3,12 +3,13 @@ SHELL  := /bin/sh
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+TRAIN_VENV := .venv-train
 PROTOS := $(shell find protos -name '*.proto')
 OURS   := $(shell find protos/tradebot -name '*.proto')
 CODE   := services simulator gateway local markets tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gen up demo test faults interop check fmt lock bench clean
+.PHONY: help setup gen up demo test train evaluate faults interop check fmt lock bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,12 +46,18 @@ interop: setup ## Community clients, unmodified but for the host, trade on the s
 bench: setup ## Benchmarks, each beside its baseline
 	$(BIN)/python -m bench
 
+train: $(TRAIN_VENV)/.installed ## Train and publish the models (about 10 minutes; ARGS="edge" for one of them)
+	OMP_NUM_THREADS=1 $(TRAIN_VENV)/bin/python -m training $(ARGS)
+
+evaluate: $(TRAIN_VENV)/.installed ## Judge the published models and write their cards (ARGS="--seed 7 --print-only")
+	OMP_NUM_THREADS=1 $(TRAIN_VENV)/bin/python -m training.evaluation $(ARGS)
+
 lock: setup ## Resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 	  --extra local --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
 
 clean: ## Remove the environment, generated code and all local state
-	rm -rf $(VENV) gen .data
+	rm -rf $(VENV) $(TRAIN_VENV) gen .data
 
 setup: $(VENV)/.installed gen/.generated ## Install the environment and generate the stubs (done by every target)
 
@@ -62,6 +69,15 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+# torch comes first and alone: asked for by others, pip may take a build for graphics cards. mlfinpy is a data file here.
+$(TRAIN_VENV)/.installed: requirements-train.txt
+	@echo "setting up $(TRAIN_VENV) (once per list)"
+	@test -x $(TRAIN_VENV)/bin/python || $(PYTHON) -m venv $(TRAIN_VENV)
+	@$(TRAIN_VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(TRAIN_VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-train.txt
+	@$(TRAIN_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps mlfinpy==0.1.2
 	@touch $@
 
 gen/.generated: $(VENV)/.installed $(PROTOS)

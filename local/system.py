@@ -71,7 +71,7 @@ def describe(settings: LocalSettings, folder: DataFolder, block: PortBlock) -> S
         redis,
         _simulator(folder, ports),
         Process(name="migrate", argv=_python("services.session.migrate"), env=session_env, needs=("postgres",)),
-        _service("agent", ports.agent, {}),
+        _service("agent", ports.agent, _agent_env(folder)),
         _service("broker", ports.broker, _broker_env(ports, redis_url), needs=("redis", "simulator")),
         _service("session", ports.session, session_env, needs=("migrate", "redis", "broker", "agent")),
         _bridge(ports),
@@ -124,6 +124,12 @@ def _session_env(folder: DataFolder, ports: _Ports, postgres_url: str, redis_url
         "SESSION_JWT_KEY_FILE": str(folder.signing_key()),
         "SESSION_DRAIN_PATIENCE": "4",
     }
+
+
+def _agent_env(folder: DataFolder) -> dict[str, str]:
+    # The shipped models' key, and the one that `make train` signs with on this machine.
+    trusted = (CHECKOUT / "services" / "agent" / "trusted_keys", folder.root / "signing" / "trusted")
+    return {"AGENT_TRUSTED_KEYS": ":".join(map(str, trusted))}
 
 
 def _broker_env(ports: _Ports, redis_url: str) -> dict[str, str]:

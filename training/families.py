@@ -46,8 +46,8 @@ class Share:
 
 
 SHARES: Final[dict[str, Share]] = {
-    # Markets without an edge weigh 71 % together: a trade there costs the whole margin of the house.
-    "rw": Share(0.40, 2.5),
+    # Markets without an edge weigh 78 % together: a trade there costs the whole margin of the house.
+    "rw": Share(0.40, 4.0),
     "garch": Share(0.12, 1.5),
     "ar_mom": Share(0.08, 1.0),
     "ar_rev": Share(0.08, 1.0),

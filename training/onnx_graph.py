@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from services.agent.features import FEATURES, ODD_FEATURES
-from training.network import BENT, BOUND
+from training.network import BENT, BOUND, SQUARE_SCALE
 
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -25,8 +25,11 @@ def edge_graph(weights: Arrays) -> bytes:
         helper.make_node("Sub", ["raw", "mean"], ["centred"]),
         helper.make_node("Mul", ["centred", "scale"], ["scaled"]),
         helper.make_node("Clip", ["scaled", "low", "high"], ["even"]),
-        *_dense("even", "first", "hidden1"),
-        *_dense("hidden1", "second", "hidden2"),
+        helper.make_node("Mul", ["even", "even"], ["squared"]),
+        helper.make_node("Mul", ["squared", "square_scale"], ["squares"]),
+        helper.make_node("Concat", ["even", "squares"], ["evidence"], axis=1),
+        *_silu("evidence", "first", "hidden1"),
+        *_silu("hidden1", "second", "hidden2"),
         helper.make_node("Gemm", ["hidden2", "gate.weight", "gate.bias"], ["opened"], transB=1),
         helper.make_node("Gemm", ["even", "direct.weight"], ["passed"], transB=1),
         helper.make_node("Add", ["opened", "passed"], ["gates"]),
@@ -46,6 +49,7 @@ def edge_graph(weights: Arrays) -> bytes:
         "one": np.array([1], np.int64),
         "low": np.array(-BOUND, np.float32),
         "high": np.array(BOUND, np.float32),
+        "square_scale": np.array(SQUARE_SCALE, np.float32),
         "ones": np.ones((ODD_FEATURES + BENT, 1), np.float32),
     }
     outputs = [helper.make_tensor_value_info("p_up", TensorProto.FLOAT, ["rows"])]
@@ -65,7 +69,7 @@ def policy_graph(weights: Arrays, layers: int) -> bytes:
     for head, output in (("actor", "logits"), ("critic", "values")):
         before = "input"
         for layer in range(layers):
-            nodes += _dense(before, f"{head}.{layer}", f"{head}{layer}")
+            nodes += _tanh(before, f"{head}.{layer}", f"{head}{layer}")
             before = f"{head}{layer}"
         last = [before, f"{head}.{layers}.weight", f"{head}.{layers}.bias"]
         nodes.append(helper.make_node("Gemm", last, [output], transB=1))
@@ -82,7 +86,15 @@ def policy_graph(weights: Arrays, layers: int) -> bytes:
     return _model("policy", nodes, {**constants, **weights}, outputs)
 
 
-def _dense(source: str, layer: str, target: str) -> list[onnx.NodeProto]:
+def _silu(source: str, layer: str, target: str) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Gemm", [source, f"{layer}.weight", f"{layer}.bias"], [f"{target}_raw"], transB=1),
+        helper.make_node("Sigmoid", [f"{target}_raw"], [f"{target}_open"]),
+        helper.make_node("Mul", [f"{target}_raw", f"{target}_open"], [target]),
+    ]
+
+
+def _tanh(source: str, layer: str, target: str) -> list[onnx.NodeProto]:
     return [
         helper.make_node("Gemm", [source, f"{layer}.weight", f"{layer}.bias"], [f"{target}_raw"], transB=1),
         helper.make_node("Tanh", [f"{target}_raw"], [target]),

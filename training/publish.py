@@ -26,6 +26,7 @@ from training.onnx_graph import IR_VERSION, OPSET
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 MODELS: Final = ROOT / "models"
+SHIPPED_KEYS: Final = ROOT / "services" / "agent" / "trusted_keys"
 
 _LIBRARIES: Final = ("numpy", "onnx", "torch", "stable-baselines3", "gymnasium")
 
@@ -41,7 +42,8 @@ class SigningKey:
 def signing_key() -> SigningKey:
     """Return the key of ``TRADEBOT_SIGNING_KEY``, or the one of the data folder, made on first use.
 
-    Its public half is written beside it: put that into a folder of ``AGENT_TRUSTED_KEYS`` to have the models accepted.
+    Its public half is written beside it, where ``make up`` trusts it; elsewhere name that folder in
+    ``AGENT_TRUSTED_KEYS`` to have the models accepted.
     """
     data = Path(os.environ.get("TRADEBOT_DATA", ROOT / ".data"))
     path = Path(os.environ.get("TRADEBOT_SIGNING_KEY", data / "signing" / "private.pem"))
