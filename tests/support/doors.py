@@ -21,6 +21,8 @@ from gateway.envoy.routes import bindings
 
 DESCRIPTORS = FileDescriptorSet.FromString(Path("gen/tradebot.binpb").read_bytes())
 
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -80,7 +82,8 @@ class DirectDoor:
         method_descriptor = session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].methods_by_name[rpc]
         request = getattr(session_service_pb2, method_descriptor.input_type.name)()
         json_format.ParseDict(fields, request, ignore_unknown_fields=True)
-        metadata = (("x-session-id", request.session_id),) if request.session_id else ()
+        # As the gateway does, only what can be an id; nothing else may be metadata anyway.
+        metadata = (("x-session-id", request.session_id),) if _ID.fullmatch(request.session_id) else ()
         try:
             response = await getattr(self._stub, rpc)(request, timeout=30, metadata=metadata)
         except grpc.aio.AioRpcError as error:

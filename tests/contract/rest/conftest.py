@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,14 @@ from services.runtime.channel import open_channel
 from tests.support.doors import DirectDoor, GatewayDoor
 from tests.support.envoy import Edge, running_envoy
 from tests.support.session_fake import FakeSession, serving
+from tests.support.stack import Stack, running_stack
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """The whole system; gone again when the one module that needs it is done."""
+    with running_stack() as running:
+        yield running
 
 
 @dataclass(frozen=True, slots=True)

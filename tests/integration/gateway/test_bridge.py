@@ -117,6 +117,14 @@ async def test_last_seq_of_now_replays_nothing(rig: Rig) -> None:
         assert (await receive(ws))["seq"] == 2
 
 
+async def test_last_seq_that_the_session_has_not_reached_gives_a_snapshot(rig: Rig) -> None:
+    rig.log("1")
+    async with rig.connect(f"/ws?session_id={SESSION}&last_seq=99") as ws:
+        snapshot = await receive(ws)
+        rig.log("2")
+        assert (snapshot["type"], snapshot["seq"], (await receive(ws))["seq"]) == ("snapshot", 1, 2)
+
+
 async def test_replay_longer_than_the_queue_arrives_whole() -> None:
     async with rigged(max_queue=8) as rig:
         for number in range(1, 500):
@@ -325,7 +333,6 @@ async def test_end_of_the_session_is_told_and_then_closes(rig: Rig, reason: str,
         (f"/ws?session_id={SESSION}&last_seq=-1", 4400),
         (f"/ws?session_id={SESSION}&last_seq=x", 4400),
         (f"/ws?session_id={SESSION}&last_seq=", 4400),
-        (f"/ws?session_id={SESSION}&last_seq=99", 4400),
         (f"/ws?session_id={NOBODY}", 4404),
         (f"/ws/{NOBODY}", 4404),
         (f"/ws/{NOBODY}?last_seq=5", 4404),
