@@ -128,6 +128,11 @@ class World:
         reply = await self._control("GET", f"/accounts?email={email}")
         return list(reply["accounts"])
 
+    async def logins(self, email: str) -> list[dict[str, Any]]:
+        """Return the login attempts that reached the simulator."""
+        reply = await self._control("GET", "/logins")
+        return [attempt for attempt in reply["attempts"] if attempt["email"] == email]
+
     async def fault(self, kind: str, **rule: Any) -> str:
         """Put a fault in force and return its id."""
         reply = await self._control("POST", "/faults", {"kind": kind, **rule})

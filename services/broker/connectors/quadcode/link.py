@@ -147,7 +147,6 @@ class Link:
             await self._open(socket, token)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    self._ticked.clear()
                     self._tasks = tasks
                     tasks.create_task(self._read(socket))
                     await bring_up()
@@ -276,6 +275,7 @@ class Link:
             await socket.close()
 
     async def _open(self, socket: aiohttp.ClientWebSocketResponse[Any], token: Secret) -> None:
+        self._ticked.clear()
         try:
             async with asyncio.timeout(self._timing.connect):
                 await socket.send_frame(self._protocol.opening(token.reveal()), aiohttp.WSMsgType.TEXT)
@@ -288,6 +288,8 @@ class Link:
                         if not event.accepted:
                             raise TokenRefusedError
                         return
+                    if isinstance(event, Tick):
+                        self._ticked.set()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise BrokerUnavailableError from error
 

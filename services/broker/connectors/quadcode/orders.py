@@ -174,8 +174,19 @@ class OrderBook:
 
     def lose(self, placement: Placement) -> None:
         """The answer is missing: the callers get what was sent, as SUBMITTED."""
-        if placement.lose():
-            _log.warning("order_unknown", client_order_id=placement.request.client_order_id)
+        if not placement.lose():
+            return
+        _log.warning("order_unknown", client_order_id=placement.request.client_order_id)
+        # Its position may have been pushed while the answer was still awaited.
+        strangers = [t for t in self._tracked.values() if not t.order.client_order_id and placement.could_be(t.order)]
+        if len(strangers) == 1 and self._placements.match(strangers[0].order) is placement:
+            self._claim(placement, strangers[0])
+
+    def _claim(self, placement: Placement, tracked: _Tracked) -> None:
+        placement.unresolved = False
+        tracked.order = replace(tracked.order, client_order_id=placement.request.client_order_id)
+        _remember(self._client_ids, tracked.order.broker_order_id, placement.request.client_order_id)
+        self._publish(tracked.order)
 
     def _take_answer(self, placement: Placement, answer: Answer | None) -> None:
         if answer is None:
@@ -294,7 +305,10 @@ class OrderBook:
             if placement is not None:
                 client_id = placement.request.client_order_id
         if not client_id:
-            client_id = self._placements.match(order)
+            placement = self._placements.match(order)
+            if placement is not None:
+                placement.unresolved = False
+                client_id = placement.request.client_order_id
         if client_id:
             _remember(self._client_ids, order.broker_order_id, client_id)
         return client_id

@@ -64,6 +64,25 @@ class Placement:
         error = self.result.exception() if self.result.done() else None
         return error if isinstance(error, BrokerError) else None
 
+    def could_be(self, order: Order) -> bool:
+        """Whether a position has the fingerprint of the order that was sent."""
+        sent = self.sent_order
+        if (sent.asset, sent.instrument_type, sent.direction, sent.amount, sent.balance_id) != (
+            order.asset,
+            order.instrument_type,
+            order.direction,
+            order.amount,
+            order.balance_id,
+        ):
+            return False
+        if order.open_time < sent.open_time - CLOCK_TOLERANCE:
+            return False
+        if sent.instrument_type is InstrumentType.BLITZ:
+            # The broker counts from its own acceptance.
+            life = (order.expiry_time - order.open_time).total_seconds()
+            return abs(life - self.request.duration) <= CLOCK_TOLERANCE.total_seconds()
+        return sent.expiry_time == order.expiry_time
+
 
 class Placements:
     """All placements of a connection, by the caller's id."""
@@ -86,18 +105,15 @@ class Placements:
         self._by_id[request.client_order_id] = placement
         return placement, True
 
-    def match(self, order: Order) -> str:
-        """Return the caller's id of the one lost order that this position must be, or nothing.
+    def match(self, order: Order) -> Placement | None:
+        """Return the one lost placement that this position must be, or nothing.
 
         Two lost orders that look the same cannot be told apart: no guess then, whoever keeps the ledger decides. The same
         holds for an order of the same account from elsewhere that looks the same; it cannot be recognised here, so a
         match by fingerprint is to be claimed in the ledger once per broker id.
         """
-        fitting = [placement for placement in self if placement.unresolved and _could_be(placement, order)]
-        if len(fitting) != 1:
-            return ""
-        fitting[0].unresolved = False
-        return fitting[0].request.client_order_id
+        fitting = [placement for placement in self if placement.unresolved and placement.could_be(order)]
+        return fitting[0] if len(fitting) == 1 else None
 
     def _forget(self, now: datetime) -> None:
         """Forget the oldest ones whose repetition would be refused as too late anyway."""
@@ -111,23 +127,3 @@ class Placements:
         )
         for key in [key for key, _ in zip(over, range(excess), strict=False)]:
             del self._by_id[key]
-
-
-def _could_be(placement: Placement, order: Order) -> bool:
-    """Whether a position has the fingerprint of an order that was sent."""
-    sent = placement.sent_order
-    if (sent.asset, sent.instrument_type, sent.direction, sent.amount, sent.balance_id) != (
-        order.asset,
-        order.instrument_type,
-        order.direction,
-        order.amount,
-        order.balance_id,
-    ):
-        return False
-    if order.open_time < sent.open_time - CLOCK_TOLERANCE:
-        return False
-    if sent.instrument_type is InstrumentType.BLITZ:
-        # The broker counts from its own acceptance.
-        life = (order.expiry_time - order.open_time).total_seconds()
-        return abs(life - placement.request.duration) <= CLOCK_TOLERANCE.total_seconds()
-    return sent.expiry_time == order.expiry_time
