@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 
-from markets import FloatArray, closes, standard_markets
+from markets import closes, standard_markets
 from services.agent.decider import Decider
 from services.agent.domain.candles import Candles
 from services.agent.domain.decision import Action, Terms
@@ -22,9 +22,8 @@ from services.agent.registry.catalogue import Catalogue, Selection
 from services.agent.registry.files import read_verified
 from services.agent.registry.manifest import CARD_FILE, MODEL_FILE, Manifest
 from services.agent.registry.signature import load_trusted_keys
-from training.dataset import feature_rows
 from training.evaluation import card, known, real
-from training.evaluation.audit import Judge, audit
+from training.evaluation.audit import audit, cheats, judge_of
 from training.evaluation.candidates import ActionArray, Candidate, FunctionCandidate, OnnxCandidate
 from training.evaluation.timing import MARKETS, TimingResult, run_timing
 from training.policy import BarsEnv, PolicySettings
@@ -147,7 +146,7 @@ def _report(
         )
         for one, rows in series
     ]
-    judge = _judge(candidate, margin)
+    judge = judge_of(candidate, PAYOUT, margin)
     return card.Report(
         manifest=manifest,
         seed=seed,
@@ -159,7 +158,7 @@ def _report(
         by_history=by_history,
         early_trades=asyncio.run(_early_trades(OnnxModel(verified), seed)),
         audit=audit(judge),
-        planted={name: audit(cheat) for name, cheat in _cheats(judge).items()},
+        planted={name: audit(cheat) for name, cheat in cheats(judge).items()},
         parity={
             "ONNX beside torch, largest difference of an answer": manifest.training["torch_difference"],
             "Batches of 1, 2, 7, 32, 255 beside 256 rows, largest difference of an answer": _batch_difference(
@@ -170,44 +169,6 @@ def _report(
         equities=[_equity(name, benches[name], candidate, margin) for name in ("ar_rev", "ou_rw", "rw")],
         timing=timing,
     )
-
-
-def _judge(candidate: Candidate, margin: float) -> Judge:
-    def judge(returns: FloatArray) -> ActionArray:
-        # What the service does below the demanded history and in a market that stands still.
-        actions = np.zeros(len(returns), dtype=np.int8)
-        first = 999
-        if len(returns) > first and returns[-60:].any():
-            rows = feature_rows(returns[np.newaxis, :], first)[0]
-            actions[first:] = candidate.actions(rows, PAYOUT, margin)
-        return actions
-
-    return judge
-
-
-def _cheats(judge: Judge) -> dict[str, Judge]:
-    rng = np.random.default_rng(5)
-
-    def peeking(returns: FloatArray) -> ActionArray:
-        return np.sign(np.concatenate([returns[1:], [0.0]])).astype(np.int8)
-
-    def normalising(returns: FloatArray) -> ActionArray:
-        spread = returns.std() or 1.0
-        score = (returns - returns.mean()) / spread
-        return np.where(np.abs(score) > 1.0, np.sign(score), 0).astype(np.int8)
-
-    def sampling(returns: FloatArray) -> ActionArray:
-        return np.where(rng.random(len(returns)) < 0.9, judge(returns), 0).astype(np.int8)
-
-    def shifted(returns: FloatArray) -> ActionArray:
-        return np.concatenate([judge(returns)[1:], [0]]).astype(np.int8)
-
-    return {
-        "reading the next bar": peeking,
-        "normalising by the whole series": normalising,
-        "sampling its actions": sampling,
-        "acting a bar before it knows": shifted,
-    }
 
 
 async def _early_trades(model: OnnxModel, seed: int) -> tuple[int, int]:

@@ -10,7 +10,9 @@ from typing import Final
 import numpy as np
 
 from markets import FloatArray
-from training.evaluation.candidates import ActionArray
+from services.agent.domain.candles import RECENT_BARS
+from training.dataset import MIN_HISTORY, feature_rows
+from training.evaluation.candidates import ActionArray, Candidate
 
 Judge = Callable[[FloatArray], ActionArray]
 
@@ -60,3 +62,51 @@ def audit(judge: Judge) -> list[str]:
     if total and abs(right / total - 0.5) > 2.0 / np.sqrt(total):
         caught.append("foretells noise")
     return caught
+
+
+def judge_of(candidate: Candidate, payout_rate: float, margin: float) -> Judge:
+    """Return a candidate as a judge, with the service's rules for short histories and standing markets."""
+
+    def judge(returns: FloatArray) -> ActionArray:
+        actions = np.zeros(len(returns), dtype=np.int8)
+        # After so many returns there is one candle more.
+        first = MIN_HISTORY - 2
+        if len(returns) > first and returns[-RECENT_BARS:].any():
+            rows = feature_rows(returns[np.newaxis, :], first)[0]
+            actions[first:] = candidate.actions(rows, payout_rate, margin)
+        return actions
+
+    return judge
+
+
+def cheats(judge: Judge) -> dict[str, Judge]:
+    """Return cheats that an audit must catch, some of them built on an honest judge."""
+    rng = np.random.default_rng(5)
+
+    def peeking(returns: FloatArray) -> ActionArray:
+        return np.sign(np.concatenate([returns[1:], [0.0]])).astype(np.int8)
+
+    def normalising(returns: FloatArray) -> ActionArray:
+        score = (returns - returns.mean()) / (returns.std() or 1.0)
+        return np.where(np.abs(score) > 1.0, np.sign(score), 0).astype(np.int8)
+
+    def sampling(returns: FloatArray) -> ActionArray:
+        return np.where(rng.random(len(returns)) < 0.9, judge(returns), 0).astype(np.int8)
+
+    def early(returns: FloatArray) -> ActionArray:
+        return np.concatenate([judge(returns)[1:], [0]]).astype(np.int8)
+
+    def hopeful(returns: FloatArray) -> ActionArray:
+        return np.where(judge(returns) > 0, 1, 0).astype(np.int8)
+
+    def scaled(returns: FloatArray) -> ActionArray:
+        return np.where(np.abs(returns) > 1e-5, judge(returns), 0).astype(np.int8)
+
+    return {
+        "reading the next bar": peeking,
+        "normalising by the whole series": normalising,
+        "sampling its actions": sampling,
+        "acting a bar before it knows": early,
+        "only ever buying calls": hopeful,
+        "thresholds in units of price": scaled,
+    }
