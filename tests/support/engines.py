@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from local.ports import PortBlock
 from local.postgres import Cluster
 from local.process import Process, launched
@@ -29,6 +31,8 @@ class Engine:
         self._process = process
         self._folder = folder
         self._running: subprocess.Popen[bytes] | None = None
+        # The kernel ends a child with the thread that made it: this one lives as long as the engine.
+        self._thread = ThreadPoolExecutor(1)
 
     @property
     def pid(self) -> int:
@@ -37,6 +41,9 @@ class Engine:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        self._thread.submit(self._start).result()
+
+    def _start(self) -> None:
         assert self._running is None
         if self._process.prepare is not None:
             _run(self._process.prepare)
@@ -66,18 +73,24 @@ class Engine:
         self._running.wait()
         self._running = None
 
-    def freeze(self) -> None:
-        """Stop it from running without ending it."""
-        os.kill(self.pid, signal.SIGSTOP)
+    def freeze_all(self) -> None:
+        """Stop it and its children from running without ending them."""
+        self._signal_all(signal.SIGSTOP)
 
-    def thaw(self) -> None:
-        """Let it run again."""
-        os.kill(self.pid, signal.SIGCONT)
+    def thaw_all(self) -> None:
+        """Let them run again."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        server = psutil.Process(self.pid)
+        for process in (server, *server.children(recursive=True)):
+            process.send_signal(number)
 
     def stop(self) -> None:
-        """End it if it runs."""
+        """End it if it runs, for good."""
         if self._running is not None:
             self.kill()
+        self._thread.shutdown()
 
     def wipe(self) -> None:
         """Remove what it has stored; only while it is dead."""
@@ -123,10 +136,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _run(action: Callable[[], Awaitable[None]]) -> None:
-    """Run to the end in a loop of its own, whether or not one runs here."""
-
     async def run() -> None:
         await action()
 
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(run())).result()
+    asyncio.run(run())

@@ -5,8 +5,8 @@ The SQL uses PostgreSQL's own ``$1`` parameters. The deterministic simulation dr
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any, Final, Protocol, Self
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Final, Literal, Protocol, Self
 
 import asyncpg
 
@@ -70,7 +70,12 @@ _LOCK_TIMEOUT: Final = 2.0
 _IDLE_IN_TRANSACTION_TIMEOUT: Final = 2.0
 _CONNECT_TIMEOUT: Final = 3.0
 
-_BROKEN: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError)
+_BROKEN: Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # asyncpg's state machine when the server dies in the middle of an answer
+)
 _AWAY: Final = (
     *_BROKEN,
     TimeoutError,
@@ -82,6 +87,9 @@ _AWAY: Final = (
     asyncpg.PostgresIOError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby that was not promoted yet
 )
+
+
+_Isolation = Literal["read_committed", "repeatable_read"]
 
 
 class PostgresDatabase:
@@ -125,14 +133,16 @@ class PostgresDatabase:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Open a READ COMMITTED transaction."""
-        async with self._acquired() as connection, connection.transaction(isolation="read_committed"):
-            yield _AsyncpgConnection(connection)
+        with _mapped():
+            async with AsyncExitStack() as stack:
+                yield await self._begin(stack, "read_committed", readonly=False)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
         """Open a read-only transaction on one snapshot."""
-        async with self._acquired() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-            yield _AsyncpgConnection(connection)
+        with _mapped():
+            async with AsyncExitStack() as stack:
+                yield await self._begin(stack, "repeatable_read", readonly=True)
 
     async def read(self, sql: str, *arguments: object) -> Sequence[Row]:
         """Run one reading statement; once more if the connection turns out to be broken."""
@@ -142,11 +152,20 @@ class PostgresDatabase:
             except _BROKEN:
                 return await self._pool.fetch(sql, *arguments)
 
-    @asynccontextmanager
-    async def _acquired(self) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
-        with _mapped():
-            async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
-                yield connection
+    async def _begin(self, stack: AsyncExitStack, isolation: _Isolation, *, readonly: bool) -> Connection:
+        """Begin a transaction that ends with the stack; once more if the connection turns out to be broken."""
+        try:
+            return await self._begin_once(stack, isolation, readonly=readonly)
+        except _BROKEN:
+            # The pool only learns from its use that a connection died with the old server. Nothing was done on it.
+            return await self._begin_once(stack, isolation, readonly=readonly)
+
+    async def _begin_once(self, stack: AsyncExitStack, isolation: _Isolation, *, readonly: bool) -> Connection:
+        async with AsyncExitStack() as begun:
+            connection = await begun.enter_async_context(self._pool.acquire(timeout=STATEMENT_TIMEOUT))
+            await begun.enter_async_context(connection.transaction(isolation=isolation, readonly=readonly))
+            stack.push_async_exit(begun.pop_all())
+        return _AsyncpgConnection(connection)
 
 
 class _AsyncpgConnection:
