@@ -109,6 +109,7 @@ class SessionRunner:
         self._bot: Bot | None = None
         self._bot_run: str | None = None
         self._bot_task: asyncio.Task[None] | None = None
+        self._watch_candles = False
         self._frames: tuple[str, int] | None = None
         self._frames_task: asyncio.Task[None] | None = None
 
@@ -154,8 +155,8 @@ class SessionRunner:
     # The mind: one step at a time, woken by changes and by time
 
     async def _live(self) -> None:
-        self._watch_candles = False
-        self._plan_refresh()
+        if self._refresh_at == _NEVER:
+            self._plan_refresh()
         if self._record.state is SessionState.ACTIVE:
             warn_at = self._record.last_seen + self._until_warning
             self._expiry_at = self._clock.monotonic() + (warn_at - self._clock.now()).total_seconds()
