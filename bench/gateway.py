@@ -92,12 +92,14 @@ async def settlement_latency(stack: Stack, session: UserSession) -> None:
             frame = json.loads(message.data)
             if frame["type"] == "trade_closed":
                 arrived[frame["data"]["broker_order_id"]] = time.time()
+            if frame["type"] in {"snapshot", "trade_closed"}:
                 seen.set()
 
     delays = []
     async with stack.simulator() as simulator, session.gateway.socket(session.session_id, None) as socket:
         listener = asyncio.create_task(listen(socket))
         try:
+            await asyncio.wait_for(seen.wait(), 10)
             for _ in range(SETTLEMENTS):
                 seen.clear()
                 await session.post("trade", **{**ORDER, "duration_seconds": 60})
@@ -131,8 +133,8 @@ async def main() -> None:
                 await sockets.enter_async_context(gateway.socket(session.session_id, None))
             await asyncio.sleep(2)
             after = memory(stack)
-            await throughput(port, sessions)
             await settlement_latency(stack, (await connect(gateway, 1))[0])
+            await throughput(port, sessions)
         print(f"memory for each connected session with an open socket, KiB ({SESSIONS} sessions):")
         print("  " + "  ".join(f"{name} {(after[name] - before[name]) / SESSIONS / 1024:.0f}" for name in after))
 
