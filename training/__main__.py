@@ -72,7 +72,7 @@ def make_policy(progress: Progress, into: Path) -> Path:
     """Train and publish the reinforcement-learning policy."""
     settings = PolicySettings()
     policy = train_policy(settings, progress)
-    content = policy_graph(policy.weights, policy.layers)
+    content = policy_graph(policy.weights)
     manifest = _manifest(
         name="rl-ppo",
         kind="policy",

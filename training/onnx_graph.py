@@ -56,26 +56,29 @@ def edge_graph(weights: Arrays) -> bytes:
     return _model("edge", nodes, {**constants, **weights}, outputs)
 
 
-def policy_graph(weights: Arrays, layers: int) -> bytes:
+def policy_graph(weights: Arrays) -> bytes:
     """Return a policy's file: ``features`` to ``logits`` (rows, 3: hold, call, put) and ``value`` (rows).
 
-    The weights are those of two separate tanh networks, ``actor.N`` and ``critic.N``, N = 0 to ``layers``.
+    The weights are those of two tanh networks of two hidden layers, ``actor.N`` and ``critic.N``. The actor is averaged
+    with its own answer to the mirrored market, in which call and put change places.
     """
     nodes = [
         helper.make_node("Sub", ["features", "mean"], ["centred"]),
         helper.make_node("Mul", ["centred", "scale"], ["scaled"]),
-        helper.make_node("Clip", ["scaled", "low", "high"], ["input"]),
+        helper.make_node("Clip", ["scaled", "low", "high"], ["seen"]),
+        helper.make_node("Mul", ["seen", "mirror"], ["mirrored"]),
+        *_tower("seen", "actor", "seen_logits"),
+        *_tower("mirrored", "actor", "mirrored_logits"),
+        helper.make_node("Gather", ["mirrored_logits", "swapped"], ["swapped_logits"], axis=1),
+        helper.make_node("Add", ["seen_logits", "swapped_logits"], ["sum"]),
+        helper.make_node("Mul", ["sum", "half"], ["logits"]),
+        *_tower("seen", "critic", "values"),
+        helper.make_node("Squeeze", ["values", "one"], ["value"]),
     ]
-    for head, output in (("actor", "logits"), ("critic", "values")):
-        before = "input"
-        for layer in range(layers):
-            nodes += _tanh(before, f"{head}.{layer}", f"{head}{layer}")
-            before = f"{head}{layer}"
-        last = [before, f"{head}.{layers}.weight", f"{head}.{layers}.bias"]
-        nodes.append(helper.make_node("Gemm", last, [output], transB=1))
-    nodes.append(helper.make_node("Squeeze", ["values", "one"], ["value"]))
     constants = {
         "one": np.array([1], np.int64),
+        "swapped": np.array([0, 2, 1], np.int64),
+        "half": np.array(0.5, np.float32),
         "low": np.array(-BOUND, np.float32),
         "high": np.array(BOUND, np.float32),
     }
@@ -84,6 +87,14 @@ def policy_graph(weights: Arrays, layers: int) -> bytes:
         helper.make_tensor_value_info("value", TensorProto.FLOAT, ["rows"]),
     ]
     return _model("policy", nodes, {**constants, **weights}, outputs)
+
+
+def _tower(source: str, head: str, target: str) -> list[onnx.NodeProto]:
+    return [
+        *_tanh(source, f"{head}.0", f"{target}_hidden1"),
+        *_tanh(f"{target}_hidden1", f"{head}.1", f"{target}_hidden2"),
+        helper.make_node("Gemm", [f"{target}_hidden2", f"{head}.2.weight", f"{head}.2.bias"], [target], transB=1),
+    ]
 
 
 def _silu(source: str, layer: str, target: str) -> list[onnx.NodeProto]:

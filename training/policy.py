@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
 
 from markets import expected_profit
 from services.agent.features import FEATURES, ODD_FEATURES, FeatureArray
@@ -22,7 +24,11 @@ from training.network import BOUND
 from training.progress import Progress
 
 HOLD, CALL, PUT = range(3)
-LAYERS: Final = (64, 64)
+WIDTH: Final = 96
+MIRROR: Final = np.where(np.arange(FEATURES) < ODD_FEATURES, -1.0, 1.0).astype(np.float32)
+"""What mirroring the market does to the features."""
+SWAPPED: Final = (HOLD, PUT, CALL)
+"""What mirroring the market does to the actions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +52,7 @@ class TrainedPolicy:
     """The policy, and what torch says on some rows to hold the file against."""
 
     weights: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
-    """Two tanh networks, ``actor.N`` and ``critic.N``, and what their inputs are standardised by."""
-    layers: int
-    """Hidden layers of each."""
+    """Two networks, ``actor.N`` and ``critic.N``, and what their inputs are standardised and mirrored by."""
     rows: FeatureArray
     logits: np.ndarray[Any, np.dtype[np.float32]]
 
@@ -57,7 +61,6 @@ class BarsEnv(VecEnv):  # type: ignore[misc]  # stable-baselines3 is not install
     """Many bars at once, each an episode of one step: features in, hold, call or put out, the profit as reward.
 
     The reward is the expected profit under the market's exact probability, weighted like the loss of the default model.
-    Every other bar is mirrored, so that neither direction is favoured.
     """
 
     def __init__(self, settings: PolicySettings) -> None:
@@ -97,12 +100,9 @@ class BarsEnv(VecEnv):  # type: ignore[misc]  # stable-baselines3 is not install
             self._at = 0
         picked = self._order[self._at : self._at + self.num_envs]
         self._at += self.num_envs
-        side = np.where(self._rng.random(self.num_envs) < 0.5, 1.0, -1.0)
-        features = self._rows.features[picked].copy()
-        features[:, :ODD_FEATURES] *= side[:, np.newaxis].astype(np.float32)
-        self._p_up = 0.5 + side * (self._rows.p_up[picked] - 0.5)
+        self._p_up = self._rows.p_up[picked]
         self._weight = self._rows.weight[picked]
-        return np.clip((features - self.mean) * self.scale, -BOUND, BOUND)
+        return np.clip((self._rows.features[picked] - self.mean) * self.scale, -BOUND, BOUND)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -128,6 +128,54 @@ class BarsEnv(VecEnv):  # type: ignore[misc]  # stable-baselines3 is not install
         return list(self._get_indices(indices))
 
 
+class _Networks(nn.Module):
+    """Actor and critic, the actor averaged with its own mirror image: a put is a call in the mirror.
+
+    Without that, PPO learnt to trade one direction of a reversal and stayed there.
+    """
+
+    latent_dim_pi = 3
+    latent_dim_vf = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actor = _tower(3)
+        self.critic = _tower(1)
+        self.register_buffer("mirror", torch.from_numpy(MIRROR))
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
+        seen, mirrored = self.actor(features), self.actor(features * self.mirror)
+        return (seen + mirrored[:, list(SWAPPED)]) * 0.5
+
+    def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
+        return self.critic(features)  # type: ignore[no-any-return]  # a tower is an nn.Module
+
+
+def _tower(outputs: int) -> nn.Sequential:
+    tower = nn.Sequential(
+        nn.Linear(FEATURES, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, outputs)
+    )
+    # It begins without a preference.
+    nn.init.zeros_(tower[-1].weight)
+    nn.init.zeros_(tower[-1].bias)
+    return tower
+
+
+class _MirroredPolicy(ActorCriticPolicy):  # type: ignore[misc]  # as above
+    """SB3's policy with our networks and nothing behind them."""
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = _Networks()
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        self.action_net, self.value_net = nn.Identity(), nn.Identity()
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+
 class _Tick(BaseCallback):  # type: ignore[misc]  # as above
     """Moves the progress bar on at every rollout."""
 
@@ -147,7 +195,7 @@ def train_policy(settings: PolicySettings, progress: Progress) -> TrainedPolicy:
     torch.set_num_threads(1)
     env = BarsEnv(settings)
     model = PPO(
-        "MlpPolicy",
+        _MirroredPolicy,
         env,
         seed=settings.seed,
         gamma=0.0,
@@ -157,7 +205,7 @@ def train_policy(settings: PolicySettings, progress: Progress) -> TrainedPolicy:
         n_epochs=settings.epochs,
         learning_rate=lambda left: settings.rate * left,
         ent_coef=settings.entropy,
-        policy_kwargs={"net_arch": {"pi": list(LAYERS), "vf": list(LAYERS)}},
+        policy_kwargs={"ortho_init": False},
         device="cpu",
     )
     rollouts = -(-settings.steps // (settings.envs * settings.rollout))
@@ -169,21 +217,12 @@ def train_policy(settings: PolicySettings, progress: Progress) -> TrainedPolicy:
     rows = training_rows(np.random.default_rng(settings.seed + 1)).features
     inputs = torch.from_numpy(np.clip((rows - env.mean) * env.scale, -BOUND, BOUND))
     with torch.no_grad():
-        logits = model.policy.action_net(model.policy.mlp_extractor.forward_actor(inputs)).numpy()
-    weights = {"mean": env.mean, "scale": env.scale, **_weights(model.policy)}
-    return TrainedPolicy(weights, len(LAYERS), rows, logits)
-
-
-def _weights(policy: Any) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    extractor = policy.mlp_extractor
-    heads = {
-        "actor": [*extractor.policy_net, policy.action_net],
-        "critic": [*extractor.value_net, policy.value_net],
-    }
-    out = {}
-    for head, modules in heads.items():
-        linear = [module for module in modules if isinstance(module, torch.nn.Linear)]
+        logits = model.policy.mlp_extractor.forward_actor(inputs).numpy()
+    networks = model.policy.mlp_extractor
+    weights = {"mean": env.mean, "scale": env.scale, "mirror": MIRROR}
+    for head in ("actor", "critic"):
+        linear = [module for module in getattr(networks, head) if isinstance(module, nn.Linear)]
         for layer, module in enumerate(linear):
-            out[f"{head}.{layer}.weight"] = module.weight.detach().numpy()
-            out[f"{head}.{layer}.bias"] = module.bias.detach().numpy()
-    return out
+            weights[f"{head}.{layer}.weight"] = module.weight.detach().numpy()
+            weights[f"{head}.{layer}.bias"] = module.bias.detach().numpy()
+    return TrainedPolicy(weights, rows, logits)

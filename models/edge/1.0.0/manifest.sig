@@ -1,1 +1,1 @@
-8t/OtShIZspUv8o/DOZGcRpQ+XWVtnPICLShFdDOI6vUCenFNH+6Ubhw+pxklfn2OYo3011NK/uLQOs43CznDQ==
+gg56UCrd6cqnjXG0dazqwTo8B6o/4LiJt1aXfktpKdMg5SDpfqzs1Gyxc1H9zF2bznwPH++9oKNWxRWuJbiQCQ==
