@@ -21,7 +21,7 @@ class DataFolder:
     """One running system's state; held by a lock while it runs."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().resolve()
+        self.root = root
         """The folder."""
         self.logs = self.root / "logs"
         self.keys = self.root / "keys"
@@ -91,8 +91,23 @@ class DataFolder:
         return path
 
 
+def is_in_use(root: Path) -> bool:
+    """Return whether a system runs on a data folder; a run file alone may be left over from one that was killed."""
+    try:
+        lock = os.open(root / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def read_run_file(root: Path) -> dict[str, Any] | None:
-    """Return the facts of the system that runs on a data folder, or None."""
+    """Return the content of a data folder's ``run.json``, or None if there is none."""
     try:
         facts: dict[str, Any] = json.loads((root / "run.json").read_text())
     except (OSError, ValueError):

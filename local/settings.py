@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -30,3 +30,8 @@ class LocalSettings(BaseSettings):
     agent_port: int = 0
     bridge_port: int = 0
     envoy_admin_port: int = 0
+
+    @field_validator("data")
+    @classmethod
+    def _whole_path(cls, data: Path) -> Path:
+        return data.expanduser().resolve()

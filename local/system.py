@@ -74,8 +74,8 @@ def describe(settings: LocalSettings, folder: DataFolder, block: PortBlock) -> S
         _service("agent", ports.agent, _agent_env(folder)),
         _service("broker", ports.broker, _broker_env(ports, redis_url), needs=("redis", "simulator")),
         _service("session", ports.session, session_env, needs=("migrate", "redis", "broker", "agent")),
-        _bridge(ports),
         _envoy(settings, folder, ports, url),
+        _bridge(ports, url),
     )
     addresses = {
         "simulator": {
@@ -159,13 +159,14 @@ def _simulator(folder: DataFolder, ports: _Ports) -> Process:
     )
 
 
-def _bridge(ports: _Ports) -> Process:
+def _bridge(ports: _Ports, url: str) -> Process:
     return Process(
         name="bridge",
         argv=_python("gateway.bridge"),
         env={"BRIDGE_PORT": str(ports.bridge), "BRIDGE_SESSION_TARGET": _at(ports.session)},
-        ready=http_status(f"http://{_at(ports.bridge)}/healthz"),
-        needs=("session",),
+        ready=gateway_answers(url),
+        # The edge stands while the bridge stops, so that clients are told why their socket closes.
+        needs=("session", "envoy"),
     )
 
 
@@ -184,6 +185,6 @@ def _envoy(settings: LocalSettings, folder: DataFolder, ports: _Ports, url: str)
         name="envoy",
         # Several systems on one machine would share the sockets of hot restart, which nobody here uses.
         argv=(str(_ENVOY), "-c", str(configuration), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"),
-        ready=gateway_answers(url),
-        needs=("session", "bridge"),
+        ready=http_status(f"{url}/healthz"),
+        needs=("session",),
     )

@@ -4,6 +4,7 @@ It uses the system that runs on ``TRADEBOT_DATA``, or starts one of its own on a
 if everything held, 1 if something did not, 2 if the demo could not run.
 """
 
+import argparse
 import asyncio
 import contextlib
 import secrets
@@ -20,7 +21,7 @@ from rich.table import Table
 from local.client import Gateway
 from local.demo.trader import Role, Trader
 from local.demo.view import View
-from local.folder import read_run_file
+from local.folder import is_in_use, read_run_file
 from local.ports import PortBlock
 from local.running import RunningSystem, SystemEndedError
 from local.settings import LocalSettings
@@ -32,23 +33,23 @@ ROLES: Final = (
     Role("B", "iq", "REAL", "EURJPY-OTC"),
     Role("C", "exnova", "REAL", "NZDUSD-OTC"),
 )
-SECONDS: Final = 60.0
 
 
 @contextlib.asynccontextmanager
 async def _system(console: Console) -> AsyncIterator[dict[str, Any]]:
     """Yield the facts of the running system, or of an own one that ends with the demo."""
-    facts = read_run_file(LocalSettings().data)
-    if facts is not None:
+    data = LocalSettings().data
+    facts = read_run_file(data)
+    if facts is not None and is_in_use(data):
         console.print(f"using the system at {facts['gateway']}")
         yield facts
         return
     console.print("no system is running: starting one on a temporary folder")
     with (
-        tempfile.TemporaryDirectory(prefix="tradebot-demo-", ignore_cleanup_errors=True) as data,
+        tempfile.TemporaryDirectory(prefix="tradebot-demo-", ignore_cleanup_errors=True) as own,
         PortBlock.claim() as ports,
     ):
-        system = RunningSystem(Path(data), ports.pick())
+        system = RunningSystem(Path(own), ports.pick())
         try:
             await asyncio.to_thread(system.wait_until_ready)
             yield system.facts
@@ -56,7 +57,7 @@ async def _system(console: Console) -> AsyncIterator[dict[str, Any]]:
             await asyncio.to_thread(system.stop)
 
 
-async def _demo(console: Console) -> bool:
+async def _demo(console: Console, seconds: float) -> bool:
     run = secrets.token_hex(3)
     traders = [Trader(role, f"trader-{role.name.lower()}-{run}@example.com") for role in ROLES]
     async with (
@@ -64,11 +65,11 @@ async def _demo(console: Console) -> bool:
         Gateway(facts["gateway"]) as gateway,
         Simulator(facts["simulator"]["control"]) as simulator,
     ):
-        view = asyncio.create_task(View(console, traders, SECONDS).show())
+        view = asyncio.create_task(View(console, traders, seconds).show())
         try:
             async with asyncio.TaskGroup() as tasks:
                 for trader in traders:
-                    tasks.create_task(trader.run(gateway, SECONDS))
+                    tasks.create_task(trader.run(gateway, seconds))
         finally:
             view.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -84,7 +85,7 @@ async def _demo(console: Console) -> bool:
 
 def _summary(console: Console, traders: list[Trader]) -> None:
     table = Table(title="checked against the simulator's ledger")
-    for head in ("user", "account", "orders", "by hand", "events", "balance", "profit", "ledger"):
+    for head in ("user", "account", "bot + hand", "events", "balance", "profit", "ledger"):
         table.add_column(head)
     for trader in traders:
         verdict = "[red]differs" if trader.faults else "[green]agrees"
@@ -101,11 +102,11 @@ def _summary(console: Console, traders: list[Trader]) -> None:
 def _results(trader: Trader) -> tuple[str, ...]:
     story = trader.story
     if story is None or trader.feed is None:
-        return ("-",) * 5
+        return ("-",) * 4
     placed = [trade for trade in story.trades if trade["broker_order_id"]]
+    manual = sum(trade["source"] == "manual" for trade in placed)
     return (
-        str(len(placed)),
-        str(sum(trade["source"] == "manual" for trade in placed)),
+        f"{len(placed) - manual} + {manual}",
         str(len(trader.feed.events)),
         f"{story.start_balance:,} → {story.end_balance:,}",
         f"{story.end_balance - story.start_balance:+}",
@@ -114,9 +115,12 @@ def _results(trader: Trader) -> tuple[str, ...]:
 
 def main() -> int:
     """Return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m local.demo", description="Three users trade at once.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the bots run (60)")
+    seconds = parser.parse_args().seconds
     console = Console(highlight=False)
     try:
-        held = asyncio.run(_demo(console))
+        held = asyncio.run(_demo(console, seconds))
     except (SystemEndedError, OSError, aiohttp.ClientError) as error:
         console.print(f"the demo could not run: {error}", style="bold red", markup=False)
         return 2

@@ -9,7 +9,7 @@ from local.client import ApiError, Feed, Gateway, UserSession
 from local.witness import Story, cents
 
 PASSWORD: Final = "secret"  # noqa: S105  # the documented password of every simulated account
-_MANUAL: Final = {"asset": "EURUSD-OTC", "direction": "call", "amount": 5, "duration_seconds": 30}
+_MANUAL: Final = {"asset": "EURUSD-OTC", "direction": "call", "amount": 5, "duration_seconds": 15}
 _SETTLE_WITHIN: Final = 45.0
 _POLL: Final = 0.5
 _FINAL: Final = frozenset({"won", "lost", "tied", "sold", "rejected", "not_placed"})

@@ -7,16 +7,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.folder import DataFolder, FolderInUseError, read_run_file
+from local.folder import DataFolder, FolderInUseError, is_in_use, read_run_file
 from local.leftovers import end_leftovers, record
 from local.logs import backup_of, begin_anew, open_log, shorten, tail
 from local.ports import PortBlock, PortTakenError, require_free
 
 
 def test_a_folder_serves_one_system_at_a_time(tmp_path: Path) -> None:
-    with DataFolder(tmp_path / "data"), pytest.raises(FolderInUseError), DataFolder(tmp_path / "data"):
-        pass
-    with DataFolder(tmp_path / "data"):
+    with DataFolder(tmp_path):
+        assert is_in_use(tmp_path)
+        with pytest.raises(FolderInUseError):
+            DataFolder(tmp_path).__enter__()
+    assert not is_in_use(tmp_path)
+    with DataFolder(tmp_path):
         pass
 
 
