@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from services.runtime.channel import open_channel
 from tests.support.doors import Answer, DirectDoor, Door, GatewayDoor
 from tests.support.eventually import eventually
-from tests.support.stack import Stack
+from tests.support.stack import Stack, running_stack
 
 PASSWORD = "secret"
 NOBODYS = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
@@ -460,7 +460,9 @@ async def test_socket_tells_a_trades_story_and_can_resume_it(stack: Stack, path:
             snapshot = json.loads(await asyncio.wait_for(socket.recv(), 10))
             assert snapshot["type"] == "snapshot"
             assert snapshot["data"].keys() >= STATUS | {"open_trades"}
-            trade = accepted(await user.post("trade", **ORDER), TRADE)
+            trade = accepted(await user.post("trade", **{**ORDER, "duration_seconds": 60}), TRADE)
+            async with stack.simulator() as simulator:
+                await simulator.call("POST", "/settle", json={"email": user.credentials["email"], "outcome": "won"})
             frames = [frame for frame in await frames_until(socket, "trade_closed") if frame["type"] != "candle"]
             assert [frame["seq"] for frame in frames] == [snapshot["seq"] + n for n in range(1, len(frames) + 1)]
             assert {frame["session_id"] for frame in frames} == {user.session_id}
@@ -483,3 +485,18 @@ async def test_socket_tells_a_trades_story_and_can_resume_it(stack: Stack, path:
                 await asyncio.wait_for(late.recv(), 10)
         assert gone.value.rcvd is not None
         assert gone.value.rcvd.code == 4404
+
+
+async def test_system_that_stops_tells_every_socket_to_come_back() -> None:
+    with running_stack() as stack:
+        async with stack.gateway() as gateway:
+            who = {"broker": "iq", "account_type": "PRACTICE", "email": "leaver@example.com", "password": PASSWORD}
+            session = await gateway.connect(**who)
+            async with session.gateway.socket(session.session_id, None) as socket:
+                assert json.loads((await socket.receive(10)).data)["type"] == "snapshot"
+                stopping = asyncio.create_task(asyncio.to_thread(stack.system.stop))
+                async with asyncio.timeout(15):
+                    async for _ in socket:
+                        pass
+                assert socket.close_code == 1001
+                await stopping
