@@ -51,7 +51,8 @@ def check_expiry(kind: OptionKind, expiry: int, now: float) -> None:
     step = terms.expirations[0]
     if expiry - now <= terms.deadtime:
         raise refusals.too_late()
-    if expiry % step == 0 and expiry <= now - now % step + terms.count * step:
+    first = int((now + terms.deadtime) // step + 1) * step
+    if expiry % step == 0 and expiry <= first + (terms.count - 1) * step:
         return
     if kind is OptionKind.BINARY and expiry in special_expiries(now):
         return

@@ -12,8 +12,8 @@ BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """An id or a number of things; nothing larger is taken, so nothing larger has to be stored."""
 
-LAST_MOMENT: Final = Decimal(10) ** 12
-"""Far beyond any time in seconds, yet small enough to calculate with."""
+LAST_MOMENT: Final = Decimal(10) ** 15
+"""Far beyond any time in seconds or milliseconds, yet small enough to calculate with."""
 
 
 def moment(value: Decimal) -> Decimal:

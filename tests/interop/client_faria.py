@@ -9,7 +9,19 @@ import iqoptionapi.api as library
 import iqoptionapi.global_value as library_state
 from iqoptionapi.stable_api import IQ_Option
 
-from tests.interop.steps import BRAND, HTTP, WAIT_FOR_EXPIRY, WS, control, end_trade, finish, ledger, ledger_order, step
+from tests.interop.steps import (
+    BRAND,
+    HTTP,
+    WAIT_FOR_EXPIRY,
+    WS,
+    clear_of_deadtime,
+    control,
+    end_trade,
+    finish,
+    ledger,
+    ledger_order,
+    step,
+)
 
 EMAIL = "trader.faria@example.com"
 ASSET = "EURUSD-OTC"
@@ -171,6 +183,7 @@ digital: dict[str, int] = {}
 
 @step("turbo buy")
 def _() -> object:
+    clear_of_deadtime()
     ok, turbo["id"] = client.buy(10, ASSET, "call", 1)
     assert ok is True, turbo
     seen = ledger_order(EMAIL, turbo["id"])
@@ -182,6 +195,7 @@ def _() -> object:
 
 @step("binary buy")
 def _() -> object:
+    clear_of_deadtime()
     ok, binary["id"] = client.buy(5, ASSET, "put", 30)
     assert ok is True, binary
     assert ledger_order(EMAIL, binary["id"])["instrument_type"] == "binary"
@@ -190,6 +204,7 @@ def _() -> object:
 
 @step("digital buy")
 def _() -> object:
+    clear_of_deadtime()
     ok, digital["id"] = client.buy_digital_spot(ASSET, 4, "call", 1)
     assert ok is True, digital
     assert ledger_order(EMAIL, digital["id"])["instrument_type"] == "digital"
@@ -198,6 +213,7 @@ def _() -> object:
 
 @step("digital buy, new ids")
 def _() -> object:
+    clear_of_deadtime()
     ok, digital["second"] = client.buy_digital_spot_v2(ASSET, 3, "put", 5)
     assert ok is True, digital
     assert ledger_order(EMAIL, digital["second"])["expiry"] % 300 == 0
@@ -206,6 +222,7 @@ def _() -> object:
 
 @step("several buys at once")
 def _() -> object:
+    clear_of_deadtime()
     ids = client.buy_multi([1, 2, 3], [ASSET] * 3, ["call", "put", "call"], [5, 5, 5])
     assert [ledger_order(EMAIL, i)["amount"] for i in ids] == [1, 2, 3]
     for order_id in ids:
@@ -329,6 +346,7 @@ def _() -> object:
 @step("insufficient funds")
 def _() -> object:
     client.change_balance("REAL")
+    clear_of_deadtime()
     ok, reason = client.buy(1500, ASSET, "call", 1)
     assert (ok, reason) == (False, "Insufficient funds for this transaction.")
     client.change_balance("PRACTICE")
@@ -340,6 +358,7 @@ def _() -> object:
 @step("suspended asset")
 def _() -> object:
     control("/assets", {"asset": ASSET, "brand": BRAND, "suspended": True})
+    clear_of_deadtime()
     ok, reason = client.buy(1, ASSET, "call", 1)
     digital_ok, digital_reason = client.buy_digital_spot(ASSET, 1, "call", 1)
     control("/assets", {"asset": ASSET, "brand": BRAND, "suspended": False})
@@ -367,6 +386,7 @@ def _() -> object:
     ok, reason = client.connect()
     assert ok is True, reason
     assert before != library_state.SSID
+    clear_of_deadtime()
     ok, order_id = client.buy(1, ASSET, "call", 5)
     assert ok is True
     assert ledger_order(EMAIL, order_id)["status"] == "open"

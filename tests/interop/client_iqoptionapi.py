@@ -7,7 +7,19 @@ from typing import Any
 import requests
 from iqoptionapi.api import IQOptionAPI
 
-from tests.interop.steps import BRAND, HTTP, WAIT_FOR_EXPIRY, WS, control, end_trade, finish, ledger, ledger_order, step
+from tests.interop.steps import (
+    BRAND,
+    HTTP,
+    WAIT_FOR_EXPIRY,
+    WS,
+    clear_of_deadtime,
+    control,
+    end_trade,
+    finish,
+    ledger,
+    ledger_order,
+    step,
+)
 
 EMAIL = "trader.oldest@example.com"
 ACTIVE = 76
@@ -82,6 +94,7 @@ bought: dict[str, int] = {}
 
 @step("turbo buy")
 def _() -> object:
+    clear_of_deadtime()
     api.buy(7, ACTIVE, "turbo", "call")
     end = time.time() + 5
     while not (answers := [m for m in received if m["name"] == "buyComplete"]) and time.time() < end:
@@ -113,6 +126,7 @@ def _() -> object:
     real = next(b["id"] for b in api.getprofile().json()["result"]["balances"] if b["type"] == 1)
     assert api.changebalance(real).json()["isSuccessful"] is True
     received.clear()
+    clear_of_deadtime()
     api.buy(2, ACTIVE, "turbo", "put")
     end = time.time() + 5
     while not (answers := [m for m in received if m["name"] == "buyComplete"]) and time.time() < end:
@@ -126,6 +140,7 @@ def _() -> object:
 @step("insufficient funds")
 def _() -> object:
     received.clear()
+    clear_of_deadtime()
     api.buy(5000, ACTIVE, "turbo", "put")
     end = time.time() + 5
     while not (answers := [m for m in received if m["name"] == "buyComplete"]) and time.time() < end:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 import urllib.request
 from collections.abc import Callable
@@ -66,6 +67,15 @@ def end_trade(order_id: int) -> None:
     """Settle a trade now, unless trades are to run to their expiry."""
     if not WAIT_FOR_EXPIRY:
         control("/settle", {"order_id": order_id, "brand": BRAND})
+
+
+def clear_of_deadtime() -> None:
+    """Wait until no expiry is about to leave the purchase window.
+
+    The clients take the time from the last ``timeSync``, up to a second ago, and would ask for an expiry that has just gone.
+    """
+    while 28.5 <= time.time() % 60 <= 31.5:
+        time.sleep(0.1)
 
 
 def finish() -> None:

@@ -9,6 +9,8 @@ from simulator.server import Simulator
 from simulator.settings import Settings
 from tests.integration.simulator.client import connected, control
 
+STRIKES = {"type": "digital-option", "underlying": "EURUSD-OTC", "expiration": 1_795_489_260_000, "period": 60}
+
 
 async def test_initialization_data_lists_all_three_kinds_with_payout_and_schedule(simulator: Simulator) -> None:
     async with connected(simulator) as client:
@@ -173,6 +175,7 @@ async def test_unsubscribed_stream_ends(simulator: Simulator) -> None:
         ("get-traders-mood", "1.0", {"asset_id": 76, "instrument": "turbo-option"}, "traders-mood"),
         ("features.get-features", "2.0", {"category": "client-sdk-js"}, "features"),
         ("get-financial-information", "1.0", {"variables": {"activeId": 76}}, "financial-information"),
+        ("get-strike-list", "4.0", STRIKES, "strike-list"),
         ("portfolio.get-orders", "2.0", {"kind": "deferred"}, "orders"),
         ("set-user-settings", "1.0", {"name": "x", "version": 3, "config": {}}, "set-user-settings-reply"),
         ("get-options", "1.0", {"limit": 10, "instrument_type": "binary,turbo"}, "options"),
@@ -185,6 +188,13 @@ async def test_method_of_the_catalogue_is_answered_by_its_name(
     async with connected(simulator) as client:
         answer = await client.call(method, body, version)
         assert (answer["name"], answer["status"]) == (reply, 2000)
+
+
+async def test_strikes_of_an_expiry_in_milliseconds_are_those_of_that_expiry(simulator: Simulator) -> None:
+    async with connected(simulator) as client:
+        answer = (await client.call("get-strike-list", STRIKES, "4.0"))["msg"]
+    assert answer["expiration"] == 1_795_489_260
+    assert answer["strike"][0]["call"]["id"] == "doEURUSD-OTC202611240301PT1MCSPT"
 
 
 async def test_unknown_method_is_refused_and_not_ignored(simulator: Simulator) -> None:

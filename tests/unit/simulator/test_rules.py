@@ -45,11 +45,13 @@ def refusal_of(kind: OptionKind, expiry: int, now: float) -> str | None:
         (MINUTE + 120, MINUTE + 31, None),
         (MINUTE + 300, MINUTE, None),
         (MINUTE + 300, MINUTE + 59.9, None),
-        (MINUTE + 360, MINUTE, "invalid_expiry"),
+        (MINUTE + 360, MINUTE + 29.9, "invalid_expiry"),
+        (MINUTE + 360, MINUTE + 30, None),
+        (MINUTE + 420, MINUTE + 59.9, "invalid_expiry"),
         (MINUTE + 90, MINUTE, "invalid_expiry"),
     ],
 )
-def test_turbo_is_sold_for_the_next_five_minutes_until_thirty_seconds_before(
+def test_turbo_is_sold_for_the_five_minutes_that_are_more_than_thirty_seconds_ahead(
     expiry: int, now: float, reason: str | None
 ) -> None:
     assert refusal_of(OptionKind.TURBO, expiry, now) == reason
@@ -63,6 +65,7 @@ def test_turbo_is_sold_for_the_next_five_minutes_until_thirty_seconds_before(
         (MINUTE + 900, MINUTE + 600, "too_late"),
         (MINUTE + 960, MINUTE, "invalid_expiry"),
         (MINUTE + 50 * 900, MINUTE, None),
+        (MINUTE + 51 * 900, MINUTE, "invalid_expiry"),
         (MINUTE + 12 * 3600, MINUTE, None),
         (MINUTE + 36 * 3600, MINUTE, None),
         (MINUTE + 60 * 3600, MINUTE, "invalid_expiry"),
