@@ -131,8 +131,8 @@ class Ownership:
             try:
                 await held.runner.run()
                 break
-            except Exception:  # noqa: BLE001 - a runner is crash-only: whatever it is, the next one starts from the ledger
-                _log.exception("runner_failed", session=key[:8])
+            except Exception as error:  # noqa: BLE001 - a runner is crash-only: the next one starts from the ledger
+                _log_failure(key, error)
             attempt = 0 if self._clock.monotonic() - started > _HEALTHY else attempt
             await self._clock.sleep(_RESTARTS[min(attempt, len(_RESTARTS) - 1)] * (0.5 + self._jitter()))
             attempt += 1
@@ -174,3 +174,19 @@ class Ownership:
             for held in self._held.values():
                 held.runner.tick(now)
             await self._clock.sleep(_TICK)
+
+
+def _log_failure(key: SessionKey, error: Exception) -> None:
+    """Log why a runner ended: in a word if a part of the system is away, whole if nobody thought of it."""
+    known, unknown = ExceptionGroup("runner", [error]).split(ServiceError)
+    if unknown is None:
+        reasons = sorted({leaf.reason for leaf in _leaves(known) if isinstance(leaf, ServiceError)})
+        _log.warning("runner_interrupted", session=key[:8], reasons=reasons)
+    else:
+        _log.error("runner_failed", session=key[:8], exc_info=error)
+
+
+def _leaves(error: BaseException | None) -> Iterable[BaseException | None]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]

@@ -144,9 +144,9 @@ class SessionRunner:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                follower = tasks.create_task(self._follow_account())
+                self._follower = tasks.create_task(self._follow_account())
                 await self._live()
-                follower.cancel()
+                await self._stop(self._follower)
                 await self._stop(self._bot_task)
                 await self._stop(self._frames_task)
         except* StaleEpochError:
@@ -172,9 +172,9 @@ class SessionRunner:
                 await self._check_expiry()
             if self._is_due(self._reconcile_at):
                 await self._reconcile()
+            await self._converge()
             if self._record.state is SessionState.CLOSING and await self._finish():
                 return
-            await self._converge()
 
     def _is_due(self, time: float) -> bool:
         return self._clock.monotonic() >= time
@@ -315,6 +315,8 @@ class SessionRunner:
         if any(trade.state in ACTIVE for trade in await self._ledger.unsettled(self._key)):
             self._plan_refresh(_CLOSING_POLL)
             return False
+        # Whoever follows the account would log in again.
+        await self._stop(self._follower)
         try:
             await self._tools.broker.disconnect(self._key, log_out=True)
         except BrokerUnavailableError:
@@ -324,6 +326,8 @@ class SessionRunner:
                 return False
             self._log.warning("session_not_logged_out")
         if not await self._ledger.finish_session(self._key, epoch=self._record.epoch):
+            # A trade turned up late at the broker: it is followed again.
+            self._follower = self._tasks.create_task(self._follow_account())
             self._plan_refresh(_CLOSING_POLL)
             return False
         self._log.info("session_closed")

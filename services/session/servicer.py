@@ -54,7 +54,9 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
 
     async def StartBot(self, request: pb.StartBotRequest, context: Context) -> pb.StartBotResponse:
         key = requests.key_of(request, _metadata(context))
-        record = await self._sessions.start_bot(key, requests.bot_settings(request))
+        record = await self._sessions.start_bot(
+            key, requests.bot_settings(request), with_timeframe=request.HasField("timeframe")
+        )
         return pb.StartBotResponse(
             success=True,
             running=record.bot_status is BotStatus.RUNNING,

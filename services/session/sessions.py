@@ -186,7 +186,7 @@ class Sessions:
         known = (credentials.email == command.email) & (credentials.password == command.password)
         if not known or (record.broker, record.account.account_type) != (command.broker, command.account_type):
             raise SessionMismatchError
-        record = await self.live(key)
+        await self._activity.touch(key, durable_last_seen=record.last_seen)
         account = await self._standing(record, command.two_factor)
         return self._connected(session_id, record, account, reconnected=True)
 
@@ -251,13 +251,22 @@ class Sessions:
 
     # The bot: only its desired state is written here, its runner converges to it
 
-    async def start_bot(self, key: SessionKey, settings: BotSettings) -> SessionRecord:
+    async def start_bot(self, key: SessionKey, settings: BotSettings, *, with_timeframe: bool = True) -> SessionRecord:
         """Start the bot, or leave it running if it runs with the same settings.
+
+        Args:
+            key: The session.
+            settings: With the contract's defaults filled in.
+            with_timeframe: False if the user named none: then it is the session's, or that of the bot that runs.
 
         Raises:
             BotAlreadyRunningError, ModelNotFoundError, LimitReachedError, UnavailableError, SessionNotFoundError.
         """
-        await self.live(key)
+        record = await self.live(key)
+        if not with_timeframe:
+            runs = record.settings is not None and record.bot_status is not BotStatus.STOPPED
+            timeframe = record.settings.timeframe if runs and record.settings else record.timeframe
+            settings = replace(settings, timeframe=timeframe)
         if settings.amount > self._limits.max_amount:
             raise LimitReachedError("max_amount", float(self._limits.max_amount), float(settings.amount))
         if settings.model:

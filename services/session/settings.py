@@ -13,7 +13,13 @@ from services.runtime.settings import ServerSettings
 class SessionSettings(ServerSettings):
     """Settings of one replica, from ``SESSION_…``; URLs, targets and key files have no default."""
 
-    model_config = SettingsConfigDict(env_prefix="SESSION_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SESSION_",
+        extra="ignore",
+        frozen=True,
+        # A URL may hold a password; a complaint about it must not repeat it.
+        hide_input_in_errors=True,
+    )
 
     redis_url: SecretStr
     """Live state, leases and event streams; ``redis://`` or ``unix://``."""

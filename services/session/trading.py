@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final, TypeVar, assert_never
 
@@ -12,7 +13,6 @@ from services.runtime.errors import ServiceError
 from services.session.domain.bot import ServiceLimits
 from services.session.domain.errors import (
     BrokerUnavailableError,
-    StaleEpochError,
     TradeRefusedError,
     TradeUnresolvedError,
     UnavailableError,
@@ -166,11 +166,10 @@ class TradeDesk:
         try:
             await self._stand(record)
             trade = await self._begin_send(trade, epoch)
-        except StaleEpochError:
-            # Whoever runs the session now finds the INTENT and ends it.
-            raise
         except ServiceError as error:
-            await self._ledger.refused(trade.trade_id, error.reason, epoch=epoch)
+            # Nobody but this task could have sent it. If that cannot be written now, the session's runner finds it.
+            with suppress(ServiceError):
+                await self._ledger.refused(trade.trade_id, error.reason, epoch=epoch)
             raise
         return await self._send(trade, may_send)
 

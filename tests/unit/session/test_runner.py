@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -214,6 +215,23 @@ async def test_an_ended_session_follows_its_open_trades_to_their_end(world: Worl
     assert stored is not None
     assert stored.state is TradeState.WON
     assert world.broker.log_outs == [key]
+
+
+async def test_a_session_that_ends_does_not_log_in_again(world: World) -> None:
+    key = await world.key()
+    await settle()
+    disconnect = world.broker.disconnect
+
+    async def and_tells(*args: Any, **kwargs: Any) -> None:
+        await disconnect(*args, **kwargs)
+        world.broker.loses(key)
+        await settle()
+
+    world.broker.disconnect = and_tells  # type: ignore[method-assign]
+    await world.sessions.disconnect(key)
+    await world.pass_time(5)
+    assert await _state(world, key) is SessionState.CLOSED
+    assert (len(world.broker.logins), world.broker.connected) == (1, set())
 
 
 async def test_a_broker_service_that_is_away_does_not_keep_a_session_from_its_end(world: World) -> None:

@@ -165,6 +165,17 @@ async def test_start_is_idempotent_with_the_same_settings_only(world: World) -> 
         await world.sessions.start_bot(key, bot_settings(amount=Decimal(6)))
 
 
+async def test_a_start_without_a_timeframe_takes_the_sessions(world: World) -> None:
+    key = await world.key()
+    await world.sessions.set_timeframe(key, 300)
+    first = await world.sessions.start_bot(key, bot_settings(), with_timeframe=False)
+    assert first.settings is not None
+    assert first.settings.timeframe == 300
+    await world.sessions.set_timeframe(key, 5)
+    again = await world.sessions.start_bot(key, bot_settings(), with_timeframe=False)
+    assert again.run_id == first.run_id
+
+
 async def test_stop_is_idempotent_and_counts_what_is_still_open(world: World) -> None:
     key = await world.key()
     await world.sessions.start_bot(key, bot_settings())

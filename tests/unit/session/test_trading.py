@@ -11,12 +11,14 @@ from services.session.domain.errors import (
     InsufficientFundsError,
     LimitReachedError,
     RequestIdReusedError,
+    StaleEpochError,
     TradeRefusedError,
     TradeUnresolvedError,
     UnavailableError,
 )
 from services.session.domain.trade import Trade, TradeState
-from services.session.ports import AnswerLost, Placed
+from services.session.domain.values import Account
+from services.session.ports import AnswerLost, Placed, SessionRecord, TwoFactor
 from tests.support.session_world import World, a_manual_trade, settle
 
 
@@ -145,6 +147,21 @@ async def test_an_ambiguous_commit_of_the_mark_sends_nothing(world: World) -> No
     with pytest.raises(UnavailableError):
         await world.sessions.place_trade(a_manual_trade(key))
     assert world.broker.sent == []
+
+
+async def test_a_session_that_ends_between_reserving_and_sending_leaves_nothing_half_way(world: World) -> None:
+    key = await world.key()
+    connect = world.logins.connect
+
+    async def and_ends(record: SessionRecord, two_factor: TwoFactor | None = None) -> Account:
+        await world.sessions.disconnect(key)
+        return await connect(record, two_factor)
+
+    world.logins.connect = and_ends  # type: ignore[method-assign]
+    with pytest.raises(StaleEpochError):
+        await world.sessions.place_trade(a_manual_trade(key))
+    (trade,) = world.ledger.all_trades()
+    assert (trade.state, world.broker.sent) == (TradeState.REJECTED, [])
 
 
 async def test_a_ledger_that_is_away_after_the_answer_gets_the_outcome_when_it_is_back(world: World) -> None:
