@@ -103,7 +103,9 @@ class Exchange:
         self._timers = timers
         self._clock = clock
         self._listener = listener
-        self._ids = itertools.count(brand.first_order_id)
+        self._last_id = brand.first_order_id - 1
+        """The highest id that the journal holds."""
+        self._ids = itertools.count(self._last_id + 1)
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
@@ -332,6 +334,7 @@ class Exchange:
     def restore(self, entry: OrderEntry) -> None:
         """Take an order's state over from the journal; ``resume`` follows when all are there."""
         order = order_from_entry(entry.order)
+        self._last_id = max(self._last_id, order.order_id or 0, order.external_id or 0)
         if order.number <= len(self.orders):
             self.orders[order.number - 1] = order
         else:
@@ -343,13 +346,7 @@ class Exchange:
 
     def resume(self) -> None:
         """Index the restored orders and await the expiry of the open ones; those overdue settle at once, as they would have."""
-        used = [
-            order_id
-            for order in self.orders
-            for order_id in (order.order_id, order.external_id)
-            if order_id is not None
-        ]
-        self._ids = itertools.count(max(used, default=self.brand.first_order_id - 1) + 1)
+        self._ids = itertools.count(self._last_id + 1)
         for order in self.orders:
             if order.booked is not None:
                 self._index(order)
@@ -357,7 +354,7 @@ class Exchange:
                 self._schedule(order)
 
     def clear(self) -> None:
-        """Forget all orders; ids go on, so none is used twice."""
+        """Forget all orders; ids go on, over a restart too, so none is used twice."""
         self.orders.clear()
         self._by_external_id.clear()
         self._by_user.clear()

@@ -79,6 +79,16 @@ async def test_accounts_logins_and_orders_survive_a_restart(tmp_path: Path) -> N
         assert (await again.blitz())["msg"]["id"] > running
 
 
+async def test_order_ids_are_not_used_again_after_reset_and_restart(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, ack_delay=0.005)
+    async with Simulator(settings) as first, connected(first, EMAIL) as client:
+        before = (await client.blitz())["msg"]["id"]
+        await control(first, "/reset", {})
+    async with Simulator(settings) as second, connected(second, EMAIL) as again:
+        assert await ledger(second, EMAIL) == []
+        assert (await again.blitz())["msg"]["id"] > before
+
+
 async def test_nothing_that_was_answered_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
     run_file = tmp_path / "run.json"
     variables = {"SIMULATOR_DATA_DIR": str(tmp_path / "data")}
