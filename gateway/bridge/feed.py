@@ -42,6 +42,7 @@ class Feed:
             RefusedError: The session service refuses that position.
             ForeignEventError: Another session's event came.
         """
+        self._live.discard(mailbox)
         mailbox.restart(last_seq)
         if last_seq is None and self._seq is None:
             # The live stream's own first snapshot is still to come.
@@ -65,8 +66,9 @@ class Feed:
         return mailbox.cursor is not None and self._seq is not None and mailbox.cursor >= self._seq
 
     def leave(self, mailbox: Mailbox) -> None:
-        """Send a mailbox nothing more until it subscribes again."""
+        """Send a mailbox nothing more."""
         self._live.discard(mailbox)
+        self.members.discard(mailbox)
 
     def end(self, close: Close) -> None:
         """Close every socket."""

@@ -54,7 +54,6 @@ class Hub:
     def leave(self, session_id: str, feed: Feed, mailbox: Mailbox) -> None:
         """Take a socket out again."""
         feed.leave(mailbox)
-        feed.members.discard(mailbox)
         running, task = self._feeds.get(session_id, (None, None))
         if running is feed and task is not None and not feed.members:
             del self._feeds[session_id]

@@ -174,7 +174,6 @@ class _Connection:
         if message.type != "resume" or not first or message.last_seq is None or message.last_seq < 0:
             return False
         self._subscription.cancel()
-        self._feed.leave(self._mailbox)
         self._subscription = self._tasks.create_task(self._subscribe(message.last_seq, 0.0))
         return True
 
