@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 from websockets.asyncio.client import connect
@@ -11,7 +13,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.contract.rest.conftest import Rig
 from tests.contract.rest.golden import BALANCE, CONNECTED, CREDENTIALS, GOLDEN, SESSION, TRADE
-from tests.support.doors import Answer
+from tests.support.doors import Answer, GatewayDoor
+from tests.support.envoy import free_port, running_envoy
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -356,6 +359,22 @@ async def test_foreign_page_gets_no_permission(rig: Rig, origin: str) -> None:
 async def test_health_is_answered_without_the_services(rig: Rig) -> None:
     answer = await rig.gateway.send("GET", "/healthz")
     assert (answer.status, answer.body, answer.headers["server"]) == (200, {"status": "ok"}, "tradebot")
+
+
+async def test_service_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    async with (
+        running_envoy(tmp_path, session=free_port(), bridge=free_port()) as edge,
+        aiohttp.ClientSession() as http,
+    ):
+        door = GatewayDoor(http, edge.url)
+        assert (await door.send("GET", "/healthz")).status == 200
+        for method, target in (("GET", f"/api/balance?session_id={SESSION}"), ("POST", "/api/trade")):
+            refused(await door.send(method, target), 503, "UNAVAILABLE")
+        with pytest.raises(InvalidStatus) as refusal:
+            async with connect(edge.url.replace("http", "ws", 1) + f"/ws/{SESSION}"):
+                pass
+        assert refusal.value.response.status_code == 503
+        assert json.loads(refusal.value.response.body or b"")["code"] == "UNAVAILABLE"
 
 
 async def test_access_log_holds_no_session_no_query_and_no_path(rig: Rig) -> None:

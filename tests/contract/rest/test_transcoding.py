@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
+from tradebot.session.v1 import session_service_pb2 as pb
 
 from services.runtime.errors import Code, InternalError, ServiceError
 from services.session.domain import errors
 from tests.contract.rest.conftest import Rig
-from tests.contract.rest.golden import EXPORT, GOLDEN, SESSION, Golden
+from tests.contract.rest.golden import CANDLE, EXPORT, GOLDEN, SESSION, TRADE, Golden
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,6 +78,18 @@ async def test_export_is_a_file_with_its_own_content_type(rig: Rig) -> None:
     assert (through.status, through.text) == (200, "trade_id,amount\nx,1\n") == (direct.status, direct.text)
     assert through.headers["content-type"] == direct.headers["content-type"] == "text/csv; charset=utf-8"
     assert rig.fake.calls[0].request.format == "csv"
+
+
+async def test_longest_answers_arrive_whole(rig: Rig) -> None:
+    rig.fake.answers["ListTrades"] = pb.ListTradesResponse(success=True, trades=[TRADE] * 500)
+    rig.fake.answers["ListCandles"] = pb.ListCandlesResponse(success=True, candles=[CANDLE] * 1000)
+    rows = b"9d1f9f38-0a55-4f0b-8a39-54d1b0a4c6ae,1.00\n" * 200_000
+    rig.fake.answers["ExportTrades"] = pb.ExportTradesResponse(file=HttpBody(content_type="text/csv", data=rows))
+    trades = await rig.gateway.send("GET", f"/api/trades?session_id={SESSION}&limit=500")
+    candles = await rig.gateway.send("GET", f"/api/candles/EURUSD-OTC?session_id={SESSION}&count=1000")
+    export = await rig.gateway.send("GET", EXPORT.target)
+    assert (len(trades.body["trades"]), len(candles.body["candles"])) == (500, 1000)
+    assert export.text.encode() == rows
 
 
 @pytest.mark.parametrize(("error", "status", "info"), REFUSALS, ids=lambda value: getattr(value, "reason", None))
