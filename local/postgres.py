@@ -123,9 +123,12 @@ class Cluster:
         )
         try:
             output, _ = await running.communicate(text.encode())
-        finally:
+        except asyncio.CancelledError:
             with contextlib.suppress(ProcessLookupError):
                 running.kill()
+            # Its pipes are given back only when it has been waited for.
+            await running.communicate()
+            raise
         if running.returncode != 0 or b"ERROR:" in output:
             raise ClusterError(f"{command[0]} failed: {output.decode(errors='replace')[-2000:]}")
 
