@@ -27,6 +27,7 @@ from tests.support.stack import Stack, running_stack
 CONNECTIONS = (1, 32, 128)
 SECONDS = 3.0
 SESSIONS = 128
+WARM = 32
 SETTLEMENTS = 100
 ORDER = {"asset": "EURUSD-OTC", "direction": "call", "amount": 1, "duration_seconds": 5}
 
@@ -126,17 +127,25 @@ async def main() -> None:
     with running_stack() as stack:
         port = int(stack.facts["gateway"].rpartition(":")[2])
         async with stack.gateway() as gateway, contextlib.AsyncExitStack() as sockets:
-            await connect(gateway, 1)  # whatever is loaded with the first session is no session's cost
+            # What is loaded or pooled with the first sessions is not the cost of one more.
+            await watched(gateway, sockets, WARM)
             before = memory(stack)
-            sessions = await connect(gateway, SESSIONS)
-            for session in sessions:
-                await sockets.enter_async_context(gateway.socket(session.session_id, None))
-            await asyncio.sleep(2)
+            sessions = await watched(gateway, sockets, SESSIONS)
             after = memory(stack)
             await settlement_latency(stack, (await connect(gateway, 1))[0])
             await throughput(port, sessions)
         print(f"memory for each connected session with an open socket, KiB ({SESSIONS} sessions):")
         print("  " + "  ".join(f"{name} {(after[name] - before[name]) / SESSIONS / 1024:.0f}" for name in after))
+
+
+async def watched(gateway: Gateway, sockets: contextlib.AsyncExitStack, count: int) -> list[UserSession]:
+    """Open sessions with a socket each, and let them come to rest."""
+    sessions = await connect(gateway, count)
+    for session in sessions:
+        socket = await sockets.enter_async_context(gateway.socket(session.session_id, None))
+        await socket.receive(timeout=10)
+    await asyncio.sleep(3)
+    return sessions
 
 
 async def connect(gateway: Gateway, count: int) -> list[UserSession]:
