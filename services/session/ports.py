@@ -283,7 +283,11 @@ class Leases(Protocol):
         ...
 
     async def unheld(self, keys: Sequence[SessionKey]) -> Sequence[SessionKey]:
-        """Return those that nobody living holds, in the given order, in one round trip for thousands of keys."""
+        """Return those that no other living replica holds, in the given order; quick for thousands of keys.
+
+        A lease of our own counts as free: asked for a session that is not run here, it was taken, or not given up, by a
+        call whose answer was lost, and nobody but us can take it up again.
+        """
         ...
 
     async def acquire(self, key: SessionKey) -> bool:

@@ -105,7 +105,7 @@ class RedisLeases:
             raise UnavailableError("The live state") from error
 
     async def unheld(self, keys: Sequence[SessionKey]) -> Sequence[SessionKey]:
-        """Return those that nobody living holds, in the given order.
+        """Return those that no other living replica holds, in the given order.
 
         Raises:
             UnavailableError: Redis is away.
@@ -114,7 +114,7 @@ class RedisLeases:
             return ()
         try:
             holders: list[Any] = await self._redis.mget([_LEASE + key for key in keys])
-            names = sorted({holder for holder in holders if holder is not None})
+            names = sorted({holder for holder in holders if holder is not None} - {self._incarnation.encode()})
             beats = await self._redis.mget([_HEARTBEAT.encode() + name for name in names]) if names else []
         except REDIS_AWAY as error:
             raise UnavailableError("The live state") from error
