@@ -104,9 +104,17 @@ async def test_placing_says_the_truth_or_unknown(fault: str, kind: InstrumentTyp
         await watcher.stop()
 
 
-@pytest.mark.parametrize("kind", [InstrumentType.BLITZ, InstrumentType.TURBO], ids=str)
-@pytest.mark.parametrize("fault", list(SETTLING))
-async def test_settling_tells_the_brokers_result(fault: str, kind: InstrumentType) -> None:
+# A turbo is settled early here, so its missing pushes would be made good only at its expiry: blitz shows that sooner.
+CASES: Final = [
+    (kind, fault)
+    for kind in (InstrumentType.BLITZ, InstrumentType.TURBO)
+    for fault in SETTLING
+    if kind is InstrumentType.BLITZ or not ("lost" in fault or "malformed" in fault)
+]
+
+
+@pytest.mark.parametrize(("kind", "fault"), CASES, ids=str)
+async def test_settling_tells_the_brokers_result(kind: InstrumentType, fault: str) -> None:
     async with a_world() as world:
         connector = await world.connected(USER)
         watcher = Watcher(connector)
@@ -114,8 +122,6 @@ async def test_settling_tells_the_brokers_result(fault: str, kind: InstrumentTyp
         for rule in SETTLING[fault]:
             await world.fault(**{"email": USER, **rule})
         if kind is InstrumentType.TURBO:
-            if "lost" in fault or "malformed" in fault:
-                pytest.skip("a turbo's missing settlement is read at its expiry; the blitz case shows it sooner")
             await world.settle(USER, "lost")
 
         closed = await watcher.closed(order.broker_order_id, within=20)
@@ -194,7 +200,3 @@ async def test_the_brokers_clock_decides_what_can_be_bought() -> None:
         listed = await connector.list_orders(order.open_time)
         (booked,) = await world.ledger(USER)
         assert abs((listed.broker_time.timestamp() + 20.0) - booked["received_time"]) < 2.0
-
-
-def booked_profit(ledger: list[dict[str, Any]]) -> Any:
-    return ledger[0]["profit"]

@@ -132,7 +132,7 @@ class AssetTable:
     def set_payout(self, active_id: int, instrument_type: InstrumentType, payout_percent: float) -> None:
         """Take over a payout that has moved."""
         key = (active_id, instrument_type)
-        if key in self._listings and 0 <= payout_percent < 1_000:
+        if key in self._listings and 0 <= payout_percent <= 100:
             self._listings[key] = replace(self._listings[key], payout_percent=payout_percent)
 
     def take_commission(self, message: CommissionChanged) -> None:
@@ -146,7 +146,7 @@ def parse_assets(options: msgspec.Raw | bytes, underlyings: msgspec.Raw | bytes 
     """Read initialization data and the digital underlyings. An asset that cannot be read is left out, others stay.
 
     Raises:
-        msgspec.DecodeError: The data as a whole is not what it should be.
+        UNREADABLE: The data as a whole is not what it should be.
     """
     data = _data.decode(options)
     labels: dict[int, str] = {}
@@ -180,6 +180,8 @@ def _option_listing(active: Active, kind: InstrumentType) -> Listing:
     durations = tuple(d for d in active.option.expiration_times if d > 0)
     if not durations:
         raise ValueError("no durations")
+    if not 0 <= active.option.profit.commission <= 100:
+        raise ValueError("no payout")
     sellable = bool(active.is_buyback) and kind is not InstrumentType.BLITZ
     return Listing(
         active_id=active.id,
@@ -253,7 +255,7 @@ class AssetTables:
         self,
         key: TableKey,
         load: Callable[[], Awaitable[AssetTable]],
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> AssetTable:
         """Return a group's table.
 

@@ -22,6 +22,7 @@ from services.broker.connectors.quadcode.link import (
 from services.broker.connectors.quadcode.login import HttpLogin
 from services.broker.connectors.quadcode.market import Market
 from services.broker.connectors.quadcode.messages import (
+    UNREADABLE,
     BalanceChanged,
     BalanceEntry,
     CandlesReply,
@@ -233,7 +234,7 @@ class QuadcodeConnector:
             except USER_ONLY as error:
                 self._give_up(up, error)
                 return
-            except (BrokerError, RequestRefusedError, msgspec.DecodeError, ParseError) as error:
+            except (BrokerError, RequestRefusedError, *UNREADABLE, ParseError) as error:
                 if not up.done():
                     up.set_exception(error if isinstance(error, BrokerError) else BrokerUnavailableError())
                     return
@@ -351,7 +352,7 @@ class QuadcodeConnector:
         """Ask the broker for the balance as it is now."""
         try:
             self._account = await self._read_account(self.account.user_id)
-        except (RequestRefusedError, msgspec.DecodeError, ParseError) as error:
+        except (RequestRefusedError, *UNREADABLE, ParseError) as error:
             raise BrokerUnavailableError("the broker does not tell the balance") from error
         return self._account
 
@@ -401,33 +402,35 @@ class QuadcodeConnector:
         placement, is_new = self._book.open_placement(order)
         if is_new:
             try:
-                self._link.spawn(self._place(placement))
+                task = self._link.spawn(self._place(placement))
             except BrokerUnavailableError as error:
                 placement.fail(error)
+            else:
+                task.add_done_callback(lambda _: self._conclude(placement))
         # The placement goes on when a caller goes away: a half-placed order helps nobody.
         return await asyncio.shield(placement.result)
 
     async def _place(self, placement: Placement) -> None:
-        book = self._book
         try:
-            await book.send(placement, await self._ticket(placement.request))
+            await self._book.send(placement, await self._ticket(placement.request))
         except BrokerError as error:
-            placement.fail(error)
-        except asyncio.CancelledError:
-            # The socket is lost or the connection is being closed.
-            if placement.sent:
-                book.lose(placement)
-            else:
-                placement.fail(BrokerUnavailableError("the connection to the broker was lost"))
-            raise
+            if not placement.sent:
+                placement.fail(error)
         except Exception:  # noqa: BLE001  # whatever it is, the callers must learn whether the order may be booked
             self._log.exception("placing_failed", sent=placement.sent)
-            if placement.sent:
-                # An error would claim that nothing was booked.
-                book.lose(placement)
-            else:
+            if not placement.sent:
                 placement.fail(InternalError("internal error"))
+            # Otherwise an error would claim that nothing was booked.
         self._learn_payout(placement)
+
+    def _conclude(self, placement: Placement) -> None:
+        """The placing is over. If it was cut short, by a lost socket or by closing, say what can be said."""
+        if placement.result.done():
+            return
+        if placement.sent:
+            self._book.lose(placement)
+        else:
+            placement.fail(BrokerUnavailableError("the connection to the broker was lost"))
 
     async def _ticket(self, order: NewOrder) -> Ticket:
         table = await self._market.table()

@@ -11,12 +11,14 @@ import aiohttp
 import msgspec
 
 from services.broker.connectors.quadcode.brands import Brand
+from services.broker.connectors.quadcode.messages import UNREADABLE
 from services.broker.connectors.quadcode.parsing import ParseError, refusal_text
 from services.broker.connectors.quadcode.protocol import (
     Acknowledged,
     Answer,
     Authenticated,
     Call,
+    Event,
     HeartbeatDue,
     Ignored,
     Protocol,
@@ -124,8 +126,8 @@ class Link:
         """Return the broker's time of day as best known."""
         return self._clock.now() + timedelta(seconds=self._protocol.clock_offset or 0.0)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something for as long as this socket lives; it is cancelled when the socket is lost.
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something for as long as this socket lives; it is cancelled when the socket is lost, perhaps unbegun.
 
         Raises:
             BrokerUnavailableError: There is no open socket.
@@ -133,7 +135,7 @@ class Link:
         if self._tasks is None:
             work.close()
             raise BrokerUnavailableError("the connection to the broker is down")
-        self._tasks.create_task(work)
+        return self._tasks.create_task(work)
 
     async def live(self, token: Secret, bring_up: Callable[[], Awaitable[None]]) -> None:
         """Live through one socket: dial, log in, bring up, and read until it is lost. Returns when it is lost.
@@ -303,19 +305,23 @@ class Link:
                     if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                         raise _LostError
                     event = protocol.receive(message.data, clock.now().timestamp())
-                    if isinstance(event, Push):
-                        self._dispatch(event)
-                    elif isinstance(event, Tick):
+                    if isinstance(event, Tick):
                         self._ticked.set()
                         watchdog.reschedule(loop.time() + self._timing.silence)
                     elif isinstance(event, HeartbeatDue):
                         await self._write_quietly(event.frame)
                     else:
-                        self._settle(event)
+                        self._handle_event(event)
         except TimeoutError:
             raise _LostError from None
         finally:
             self._lose()
+
+    def _handle_event(self, event: Event | Ignored) -> None:
+        if isinstance(event, Push):
+            self._dispatch(event)
+        else:
+            self._settle(event)
 
     def _dispatch(self, push: Push) -> None:
         handler = self._handlers.get(push.name)
@@ -324,12 +330,12 @@ class Link:
             return
         try:
             handler(push.msg)
-        except (msgspec.DecodeError, ParseError):
+        except (*UNREADABLE, ParseError):
             self._counts.malformed += 1
         else:
             self._counts.understood += 1
 
-    def _settle(self, event: Answer | Rejected | Acknowledged | Authenticated | Ignored) -> None:
+    def _settle(self, event: Event | Ignored) -> None:
         match event:
             case Answer():
                 answer = event
@@ -341,7 +347,7 @@ class Link:
             case Ignored.MALFORMED:
                 self._counts.malformed += 1
                 return
-            case Ignored() | Authenticated():
+            case _:
                 self._counts.ignored += 1
                 return
         self._counts.understood += 1

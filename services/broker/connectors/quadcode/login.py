@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from services.broker.connectors.quadcode.brands import Brand
-from services.broker.connectors.quadcode.messages import LoginReply
+from services.broker.connectors.quadcode.messages import UNREADABLE, LoginReply
 from services.broker.domain.errors import (
     BrokerError,
     BrokerUnavailableError,
@@ -192,7 +192,7 @@ class HttpLogin:
             raise BrokerUnavailableError from error
         try:
             reply = _reply.decode(content)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             reply = LoginReply()
         return status, reply, None if cookie is None else cookie.value
 

@@ -13,6 +13,7 @@ from services.broker.connectors.quadcode.assets import AssetTable, AssetTables, 
 from services.broker.connectors.quadcode.candles import CandleFeed, CandleFeeds
 from services.broker.connectors.quadcode.link import Link, RequestRefusedError
 from services.broker.connectors.quadcode.messages import (
+    UNREADABLE,
     CandleMessage,
     CandlesReply,
     CommissionChanged,
@@ -171,7 +172,7 @@ class Market:
         body: dict[str, Json] = {"active_id": active_id, "size": timeframe, "split_normalization": True, **span}
         try:
             return _candles.decode(await self._link.call(Call("quotes-history.get-candles", "2.0", body))).candles
-        except (RequestRefusedError, msgspec.DecodeError) as error:
+        except (RequestRefusedError, *UNREADABLE) as error:
             raise BrokerUnavailableError("the broker does not give these candles") from error
 
     def _parse_candles(self, messages: Iterable[CandleMessage], timeframe: int) -> list[Candle]:
@@ -216,7 +217,7 @@ class Market:
                 underlyings = None
             # Several MB: between the entries the loop gets its turn.
             return await asyncio.to_thread(parse_assets, options, underlyings)
-        except (RequestRefusedError, msgspec.DecodeError) as error:
+        except (RequestRefusedError, *UNREADABLE) as error:
             raise BrokerUnavailableError("the broker does not list its assets") from error
 
     def asset_name(self, active_id: int) -> str:
@@ -254,7 +255,7 @@ class Market:
         )
         try:
             return _instruments.decode(await self._link.call(call)).instruments
-        except (RequestRefusedError, msgspec.DecodeError) as error:
+        except (RequestRefusedError, *UNREADABLE) as error:
             raise BrokerUnavailableError("the broker does not list digital options") from error
 
     async def digital_payout(self, active_id: int, index: int, direction: Direction) -> float | None:

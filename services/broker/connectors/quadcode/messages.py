@@ -1,7 +1,7 @@
 """The platform's messages as typed structs, only the fields that we use. Field names are the wire's.
 
 Unknown fields are skipped unread, so a frame costs what we need of it. Everything optional on the wire has a default
-here that means "not told". Facts: docs and captured traffic of several clients; see ``docs/broker-protocol.md``.
+here that means "not told". Facts: docs and captured traffic of several clients; marks in comments say what is a guess.
 """
 
 from decimal import Decimal
@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-SCALED: Final = 1_000_000
-"""Prices that the wire spells as integers are multiplied by this."""
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a message may raise. Bytes that are not UTF-8 are found out only where they are read."""
 
 
 class Envelope(msgspec.Struct, gc=False):

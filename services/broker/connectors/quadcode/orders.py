@@ -16,6 +16,7 @@ import structlog
 
 from services.broker.connectors.quadcode.link import Link
 from services.broker.connectors.quadcode.messages import (
+    UNREADABLE,
     DigitalPlaced,
     OptionClosed,
     OptionReply,
@@ -27,6 +28,7 @@ from services.broker.connectors.quadcode.parsing import (
     order_refusal,
     parse_milliseconds,
     parse_option_closed,
+    parse_payout,
     parse_position,
     parse_price,
     parse_seconds,
@@ -53,6 +55,7 @@ V = TypeVar("V")
 KEPT_CLOSED: Final = 32
 """Closed orders that are kept to recognise repeats."""
 KEPT_IDS: Final = 4_096
+"""What any memory here holds at most, so that a broker gone mad cannot fill ours."""
 CROSS_CHECK_TIME: Final = 1.5
 """Seconds that the position's own event gets after ``option-closed`` before history is read."""
 MAX_RETRY: Final = 30.0
@@ -205,7 +208,7 @@ class OrderBook:
                 self._take_digital_id(placement, _digital_placed.decode(answer.msg).id)
             else:
                 self._booked(placement, _booked_option(sent, _option.decode(answer.msg)))
-        except (msgspec.DecodeError, ParseError):
+        except (*UNREADABLE, ParseError):
             # Something was accepted, but what it says cannot be read.
             self.lose(placement)
 
@@ -314,7 +317,7 @@ class OrderBook:
         return client_id
 
     def _track(self, order: Order, version: int) -> None:
-        tracked = self._tracked[order.broker_order_id] = _Tracked(order, version)
+        _remember(self._tracked, order.broker_order_id, tracked := _Tracked(order, version))
         if order.state is OrderState.CLOSED:
             self._settled(tracked)
             return
@@ -416,12 +419,11 @@ class OrderBook:
 
 def _booked_option(sent: Order, reply: OptionReply) -> Order:
     created = reply.created_millisecond or reply.created * 1000
-    payout = (reply.profit_income - 100) / 100 if reply.profit_income > 100 else sent.payout_rate
     return replace(
         sent,
         state=OrderState.OPEN,
         broker_order_id=str(reply.id),
-        payout_rate=payout,
+        payout_rate=parse_payout(reply.profit_income) or sent.payout_rate,
         open_price=parse_price(reply.value),
         open_time=parse_milliseconds(created) if created else sent.open_time,
         expiry_time=parse_seconds(reply.exp),

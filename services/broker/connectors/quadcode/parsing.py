@@ -1,6 +1,6 @@
 """From the wire's words to ours: outcomes, money, times, candles, orders, refusals. Pure functions.
 
-Every function raises ``ParseError`` (or msgspec's ``DecodeError``) on what it cannot understand, and nothing else.
+Every function raises ``ParseError`` (or one of ``UNREADABLE``) on what it cannot understand, and nothing else.
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from services.broker.connectors.quadcode.messages import (
+    UNREADABLE,
     ActualCommission,
     BalanceEntry,
     CandleMessage,
@@ -81,7 +82,16 @@ def parse_seconds(seconds: float) -> datetime:
 
 def parse_milliseconds(milliseconds: int) -> datetime:
     """Return a time given in unix milliseconds."""
+    if not 0 < milliseconds < MAX_TIME * 1000:
+        raise ParseError("not a time")
     return parse_seconds(milliseconds / 1000)
+
+
+def parse_payout(percent: float) -> float:
+    """Return a payout rate given as 100 plus the payout in percent; 0 if it is not told."""
+    if not 0 <= percent < 100_000:
+        raise ParseError("not a payout")
+    return max(percent - 100, 0) / 100
 
 
 def parse_price(price: float | None) -> float:
@@ -131,12 +141,12 @@ def parse_position(position: Position, account: Account, asset_name: Callable[[i
     stake = parse_money(position.invest)
     if option is not None:
         direction, expiry = option.direction, parse_seconds(option.expiration_time)
-        payout = (option.profit_percent - 100) / 100
+        payout = parse_payout(option.profit_percent)
     elif digital is not None:
         direction, expiry = digital.instrument_dir, parse_milliseconds(digital.instrument_expiration)
         payout = 0.0
         if position.expected_profit is not None and stake > 0:
-            payout = round(float(parse_money(position.expected_profit) / stake) - 1, 4)
+            payout = max(round(float(parse_money(position.expected_profit) / stake) - 1, 4), 0.0)
     else:
         raise ParseError("no product in the position")
     opened = option.open_time_millisecond if option is not None else 0
@@ -154,7 +164,7 @@ def parse_position(position: Position, account: Account, asset_name: Callable[[i
         instrument_type=instrument_type,
         direction=parsed_direction,
         amount=stake,
-        payout_rate=max(payout, 0.0),
+        payout_rate=payout,
         open_price=parse_price(position.open_quote),
         open_time=parse_milliseconds(position.open_time or opened),
         expiry_time=expiry,
@@ -208,12 +218,12 @@ def refusal_text(msg: msgspec.Raw) -> str:
     """Return the broker's words of a refusal; empty if there are none."""
     try:
         text = _refusal.decode(msg).message
-    except msgspec.DecodeError:
+    except UNREADABLE:
         text = ""
     if not text:
         try:
             fields = _fields.decode(msg)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return ""
         text = "; ".join(t if isinstance(t, str) else ", ".join(t) for t in fields.values())
     return text[:TEXT_LIMIT]
@@ -223,7 +233,7 @@ def actual_commission(msg: msgspec.Raw) -> ActualCommission | None:
     """Return what the payout became, if a refusal says it."""
     try:
         result = _refusal.decode(msg).result
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return None if result is None else result.actual_commission
 
@@ -237,7 +247,7 @@ def order_refusal(status: int, msg: msgspec.Raw, asset: str) -> OrderError | Non
     text = refusal_text(msg).lower()
     if status == 4117 or "profit rate change" in text:
         told = actual_commission(msg)
-        if told is None or told.commission is None:
+        if told is None or told.commission is None or not 0 <= told.commission <= 100:
             return PayoutChangedError(None)
         return PayoutChangedError((100 - told.commission) / 100)
     if status == 4112 or any(words in text for words in ("insufficient funds", "not enough money", "no_money")):

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from services.broker.connectors.quadcode.link import Link, RequestRefusedError
-from services.broker.connectors.quadcode.messages import Position, PositionsReply
+from services.broker.connectors.quadcode.messages import UNREADABLE, Position, PositionsReply
 from services.broker.connectors.quadcode.parsing import WIRE_INSTRUMENTS, ParseError
 from services.broker.connectors.quadcode.protocol import Call, Json
 from services.broker.domain.errors import BrokerUnavailableError
@@ -108,7 +108,7 @@ async def _page(link: Link, call: Call) -> PositionsReply:
     except RequestRefusedError as error:
         _log.warning("broker_refused", method=call.method, status=error.status, text=error.text)
         raise BrokerUnavailableError("the broker refuses to list orders") from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BrokerUnavailableError("the broker's list of orders cannot be read") from error
 
 
@@ -118,7 +118,7 @@ def _take_all(reply: PositionsReply, take: TakePosition, orders: dict[str, Order
     for raw in reply.positions:
         try:
             order = take(_position.decode(raw))
-        except (msgspec.DecodeError, ParseError):
+        except (*UNREADABLE, ParseError):
             _log.warning("unreadable_position")
             understood = False
             continue

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from services.broker.connectors.quadcode.messages import Envelope, ResultMessage
+from services.broker.connectors.quadcode.messages import UNREADABLE, Envelope, ResultMessage
 
 FAILED: Final = 4000
 """Replies with this status or a higher one are refusals."""
@@ -199,7 +199,7 @@ class Protocol:
         """
         try:
             return self._receive(data, now)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
+        except (*UNREADABLE, OverflowError):
             return Ignored.MALFORMED
 
     def _receive(self, data: bytes, now: float) -> Event | Ignored:
