@@ -96,10 +96,8 @@ async def test_placing_says_the_truth_or_unknown(fault: str, kind: InstrumentTyp
             await world.settle(USER, "won")
             closed = await watcher.closed(str(booked["external_id"]))
             assert closed.client_order_id == "the-order"
-            assert (closed.outcome, closed.profit) == (
-                Outcome.WON,
-                Decimal(str(booked_profit(await world.ledger(USER)))),
-            )
+            (settled,) = await world.ledger(USER)
+            assert (closed.outcome, closed.profit) == (Outcome.WON, Decimal(str(settled["profit"])))
         assert len(await world.ledger(USER)) <= 1
         await watcher.stop()
 
