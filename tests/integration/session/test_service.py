@@ -1,7 +1,9 @@
 """The session service over gRPC, on everything real but the agent: what a user asks for is what the broker has."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
@@ -11,7 +13,13 @@ import pytest
 from redis.asyncio import Redis
 from tradebot.session.v1 import session_service_pb2 as pb
 
+from services.agent.bootstrap import agent
+from services.agent.settings import AgentSettings
+from services.runtime.channel import open_channel
+from services.runtime.server import Server
+from services.runtime.settings import ServerSettings
 from services.session.adapters.ledger.database import PostgresDatabase
+from services.session.agent_client import GrpcAgent
 from tests.integration.session.service_world import (
     Client,
     ServiceWorld,
@@ -261,6 +269,77 @@ async def test_candles_flow_to_a_watcher_without_a_bot(client: Client) -> None:
 
     assert await asyncio.wait_for(a_candle(), 10) == session_id
     call.cancel()
+
+
+async def test_no_secret_reaches_a_log_an_error_or_a_store(
+    world: ServiceWorld,
+    client: Client,
+    database: PostgresDatabase,
+    redis_server: Engine,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Without our own configuration nothing is masked by name: what is seen here was passed to a logger.
+    caplog.set_level(logging.DEBUG)
+    email = f"canary-{uuid4().hex}@example.com"
+    opened = await client.connect(email)
+    session_id, errors = opened.session_id, []
+    await client.trade(session_id)
+    await client.start(session_id)
+    for call in (
+        client.connect(email, session_id=session_id, password="canary-of-a-password"),
+        client.connect(email, password="canary-of-a-password"),
+        client.trade(session_id, amount=-1),
+        client.trade(session_id, amount=15_000),
+        client.connect(email, broker="canary-of-a-password"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call
+        errors.append(f"{error.value!r} {error.value.trailing_metadata()!r}")
+    await client.stub.Disconnect(pb.DisconnectRequest(session_id=session_id))
+    stored = []
+    for table in ("sessions", "credentials", "trades", "events"):
+        rows = await database.read(f"SELECT t::text AS row FROM {table} t")  # noqa: S608 - our own names
+        stored += [row["row"] for row in rows]
+    async with Redis.from_url(redis_server.url) as redis:
+        live = [key async for key in redis.scan_iter()]
+        stored += [repr(key) for key in live]
+        stored += [repr(await redis.xrange(key)) for key in live if key.startswith(b"events:")]
+    out, err = capfd.readouterr()
+    seen = "\n".join([out, err, caplog.text, *errors, *stored])
+    assert "trade_placed" in out + err
+    for secret in (email, email.encode().hex(), session_id, "canary-of-a-password", opened.access_token):
+        assert secret not in seen
+
+
+async def test_the_real_agent_decides_for_the_bot(world: ServiceWorld) -> None:
+    async with AsyncExitStack() as stack:
+        built = await stack.enter_async_context(agent(AgentSettings()))
+        server = Server(built, ServerSettings(drain_delay=0.0, drain_grace=1.0))
+        await server.start()
+        stack.push_async_callback(server.stop)
+        channel = open_channel(f"127.0.0.1:{server.port}")
+        stack.push_async_callback(channel.close)
+        replica = await world.replica(GrpcAgent(channel))
+        stack.push_async_callback(replica.stop)
+        client = replica.client
+        session_id = (await client.connect()).session_id
+        watcher = Watcher(session_id)
+        watcher.follow(client)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.start(session_id, model="nosuch")
+        assert reason(error.value) == "MODEL_NOT_FOUND"
+        await client.start(session_id, timeframe=1)
+
+        async def signals() -> bool:
+            return watcher.types.count("signal") >= 3
+
+        await eventually(signals, within=15, every=0.1)
+        signal = next(event.signal for event in watcher.events if event.WhichOneof("data") == "signal")
+        assert (signal.model, signal.asset, signal.timeframe) == ("edge", "EURUSD-OTC", 1)
+        assert signal.action in {"HOLD", "CALL", "PUT"}
+        assert 0.5 <= signal.confidence <= 1
+        await watcher.leave()
 
 
 async def test_an_export_holds_every_trade(client: Client) -> None:

@@ -2,17 +2,20 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import get_args
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tradebot.session.v1 import event_pb2
 
-from services.session import codec
+from services.session import codec, jwks
 from services.session.domain.bot import BotSettings, Usage
 from services.session.domain.events import (
     BalanceChanged,
@@ -197,3 +200,14 @@ def test_a_token_is_checked_by_the_published_key_set() -> None:
     other = SigningKey(Ed25519PrivateKey.generate())
     with pytest.raises(jwt.InvalidSignatureError):
         jwt.decode(token, jwt.PyJWK(other.jwks()["keys"][0]), algorithms=["EdDSA"], audience=AUDIENCE)
+
+
+def test_the_key_set_is_printed_from_the_private_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    pem = tmp_path / "jwt.pem"
+    pem.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    monkeypatch.setattr("sys.argv", ["jwks", str(pem)])
+    jwks.main()
+    assert json.loads(capsys.readouterr().out) == SigningKey(key).jwks()
