@@ -95,6 +95,17 @@ class Bot:
         self._payout_time = float("-inf")
         self._rejections = 0
         self._stopped = False
+        settings = record.settings
+        self._has_limits = any(
+            limit is not None
+            for limit in (
+                settings.max_trades,
+                settings.stop_loss,
+                settings.take_profit,
+                settings.daily_loss_limit,
+                settings.max_consecutive_losses,
+            )
+        )
         self._waiting_for = ""
         self._log = structlog.get_logger(__name__).bind(session=self._key[:8], run=self._run_id[:8])
 
@@ -246,6 +257,8 @@ class Bot:
         Returns:
             Whether it stopped.
         """
+        if not self._has_limits:
+            return self._stopped
         status = await self._ledger.status(self._key)
         if self._stopped or status is None or status.bot_status is not BotStatus.RUNNING or status.active_trades:
             return self._stopped

@@ -183,7 +183,7 @@ class Sessions:
         if credentials is None:
             raise SessionNotFoundError
         # Both are compared, whatever the first says, so that the time tells nothing.
-        known = (credentials.email == command.email) & (credentials.password == command.password)
+        known = _same_email(credentials.email, command.email) & (credentials.password == command.password)
         if not known or (record.broker, record.account.account_type) != (command.broker, command.account_type):
             raise SessionMismatchError
         await self._activity.touch(key, durable_last_seen=record.last_seen)
@@ -377,3 +377,8 @@ class Sessions:
                 yield trade
             if not (token := page.next_page_token):
                 return
+
+
+def _same_email(one: Secret, other: Secret) -> bool:
+    """Compare as the brokers do: capitals and space around do not matter."""
+    return Secret(one.reveal().strip().casefold()) == Secret(other.reveal().strip().casefold())

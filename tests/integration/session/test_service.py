@@ -274,6 +274,7 @@ async def test_candles_flow_to_a_watcher_without_a_bot(client: Client) -> None:
 async def test_no_secret_reaches_a_log_an_error_or_a_store(
     world: ServiceWorld,
     client: Client,
+    *,
     database: PostgresDatabase,
     redis_server: Engine,
     capfd: pytest.CaptureFixture[str],

@@ -84,6 +84,11 @@ async def test_an_id_alone_takes_nothing_over(world: World, changes: dict[str, A
     assert len(world.ledger.keys()) == 1
 
 
+async def test_an_email_is_the_same_in_capitals(world: World) -> None:
+    first = await world.connect("ann@example.com")
+    assert (await world.connect(" Ann@Example.COM ", session_id=first.session_id)).reconnected
+
+
 async def test_a_dead_id_gives_a_new_session(world: World) -> None:
     dead = Secret("8c5f0f2e-6f0e-4b57-9d62-0d4f6f6f6f6f")
     one, two = await asyncio.gather(world.connect(session_id=dead), world.connect(session_id=dead))
