@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
+from markets import FloatArray
 from services.agent.features import FEATURES_VERSION, FeatureArray
 from services.agent.registry.manifest import MODEL_FILE, Manifest
 from training.dataset import MIN_HISTORY, training_rows
@@ -25,7 +26,7 @@ from training.publish import MODELS, library_versions, now, publish, signing_key
 VERSION = "1.0.0"
 MARGIN = 0.005
 MAX_DIFFERENCE = 1e-5
-"""Of log odds, whose size is some units; of probabilities it is a tenth."""
+"""Largest difference of a probability between ONNX and torch that is rounding; 1e-6 is usual."""
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def make_edge(progress: Progress, into: Path) -> Path:
         ),
         payout_range=(0.5, 0.95),
         policy_payout=None,
-        training={**asdict(settings), "torch_difference": _difference(content, rows, expected)},
+        training={**asdict(settings), "torch_difference": _difference(content, rows, _as_it_is(expected), _as_it_is)},
     )
     return publish(manifest, {MODEL_FILE: content}, into, signing_key().key)
 
@@ -83,22 +84,34 @@ def make_policy(progress: Progress, into: Path) -> Path:
         ),
         payout_range=(settings.payout_rate, 0.95),
         policy_payout=settings.payout_rate,
-        training={**asdict(settings), "torch_difference": _difference(content, policy.rows, policy.logits)},
+        training={
+            **asdict(settings),
+            "torch_difference": _difference(content, policy.rows, _softmax(policy.logits), _softmax),
+        },
     )
     return publish(manifest, {MODEL_FILE: content}, into, signing_key().key)
 
 
-def _difference(content: bytes, rows: FeatureArray, expected: Any) -> float:
-    """Return the largest difference between the file's first output and torch's.
+def _difference(content: bytes, rows: FeatureArray, expected: FloatArray, shown: Callable[[Any], FloatArray]) -> float:
+    """Return the largest difference of a probability between the file and torch.
 
     Raises:
         ValueError: It is beyond rounding: the graph is not the network.
     """
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
-    difference = float(np.abs(session.run(None, {"features": rows})[0] - expected).max())
+    difference = float(np.abs(shown(session.run(None, {"features": rows})[0]) - expected).max())
     if difference > MAX_DIFFERENCE:
         raise ValueError(f"ONNX and torch differ by {difference}")
     return difference
+
+
+def _as_it_is(p_up: Any) -> FloatArray:
+    return np.asarray(p_up, dtype=np.float64)
+
+
+def _softmax(logits: Any) -> FloatArray:
+    powers = np.exp(np.float64(logits) - np.max(logits, axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _manifest(training: dict[str, Any], **facts: Any) -> Manifest:
