@@ -110,8 +110,9 @@ def _as_it_is(p_up: Any) -> FloatArray:
 
 
 def _softmax(logits: Any) -> FloatArray:
-    powers = np.exp(np.float64(logits) - np.max(logits, axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    powers: FloatArray = np.exp(np.float64(logits) - np.max(logits, axis=1, keepdims=True))
+    shares: FloatArray = powers / powers.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _manifest(training: dict[str, Any], **facts: Any) -> Manifest:

@@ -71,4 +71,5 @@ def train_edge(settings: EdgeSettings, progress: Progress) -> EdgeNetwork:
                 for mean, current in zip(averaged.parameters(), network.parameters(), strict=True):
                     mean.lerp_(current, 1.0 - keep)
         progress.note(f"loss {loss.item():.5f}")
-    return averaged.eval()
+    averaged.eval()
+    return averaged

@@ -15,7 +15,7 @@ SQUARE_SCALE: Final = 0.25
 """Brings the squares of the even features to the size of the features."""
 
 
-class EdgeNetwork(nn.Module):
+class EdgeNetwork(nn.Module):  # type: ignore[misc]  # torch is not installed where types are checked
     """Log odds of a rise = sum of the odd features, plain and bent, times gates that only the even features open.
 
     Mirroring the market flips the odd features and leaves the gates alone: the log odds change sign exactly. The gates see

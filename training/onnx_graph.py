@@ -119,4 +119,5 @@ def _model(name: str, nodes: Sequence[onnx.NodeProto], arrays: Arrays, outputs: 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="tradebot")
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content

@@ -104,7 +104,12 @@ class BarsEnv(VecEnv):  # type: ignore[misc]  # stable-baselines3 is not install
         self._at += self.num_envs
         self._p_up = self._rows.p_up[picked]
         self._weight = self._rows.weight[picked]
-        return np.clip((self._rows.features[picked] - self.mean) * self.scale, -BOUND, BOUND)
+        return self.standardise(self._rows.features[picked])
+
+    def standardise(self, features: FeatureArray) -> FeatureArray:
+        """Return feature rows as the policy gets them."""
+        standardised: FeatureArray = np.clip((features - self.mean) * self.scale, -BOUND, BOUND)
+        return standardised
 
     def close(self) -> None:
         """Nothing to close."""
@@ -130,7 +135,7 @@ class BarsEnv(VecEnv):  # type: ignore[misc]  # stable-baselines3 is not install
         return list(self._get_indices(indices))
 
 
-class _Networks(nn.Module):
+class _Networks(nn.Module):  # type: ignore[misc]  # as above
     """Actor and critic, the actor averaged with its own mirror image: a put is a call in the mirror.
 
     Without that, PPO learnt to trade one direction of a reversal and stayed there.
@@ -153,7 +158,8 @@ class _Networks(nn.Module):
         return (seen + mirrored[:, list(SWAPPED)]) * 0.5
 
     def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
-        return self.critic(features)  # type: ignore[no-any-return]  # a tower is an nn.Module
+        values: torch.Tensor = self.critic(features)
+        return values
 
 
 def _tower(outputs: int) -> nn.Sequential:
@@ -219,7 +225,7 @@ def train_policy(settings: PolicySettings, progress: Progress) -> TrainedPolicy:
     for _ in bar:
         pass
     rows = training_rows(np.random.default_rng(settings.seed + 1)).features
-    inputs = torch.from_numpy(np.clip((rows - env.mean) * env.scale, -BOUND, BOUND))
+    inputs = torch.from_numpy(env.standardise(rows))
     with torch.no_grad():
         logits = model.policy.mlp_extractor.forward_actor(inputs).numpy()
     networks = model.policy.mlp_extractor

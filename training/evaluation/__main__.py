@@ -24,7 +24,7 @@ from services.agent.registry.manifest import CARD_FILE, MODEL_FILE, Manifest
 from services.agent.registry.signature import load_trusted_keys
 from training.evaluation import card, known, real
 from training.evaluation.audit import audit, cheats, judge_of
-from training.evaluation.candidates import ActionArray, Candidate, FunctionCandidate, OnnxCandidate
+from training.evaluation.candidates import ACTIONS, ActionArray, Candidate, FunctionCandidate, OnnxCandidate
 from training.evaluation.timing import MARKETS, TimingResult, run_timing
 from training.policy import BarsEnv, PolicySettings
 from training.progress import Progress
@@ -223,8 +223,8 @@ def _original_settings(progress: Progress) -> Any:
 
     def act(features: FeatureArray) -> ActionArray:
         torch.manual_seed(settings.seed)
-        inputs = np.clip((features - env.mean) * env.scale, -6.0, 6.0)
-        return np.array([0, 1, -1], dtype=np.int8)[model.predict(inputs, deterministic=False)[0]]
+        chosen: ActionArray = ACTIONS[model.predict(env.standardise(features), deterministic=False)[0]]
+        return chosen
 
     return act
 

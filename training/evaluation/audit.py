@@ -84,7 +84,8 @@ def cheats(judge: Judge) -> dict[str, Judge]:
     rng = np.random.default_rng(5)
 
     def peeking(returns: FloatArray) -> ActionArray:
-        return np.sign(np.concatenate([returns[1:], [0.0]])).astype(np.int8)
+        future: FloatArray = np.concatenate([returns[1:], [0.0]])
+        return np.sign(future).astype(np.int8)
 
     def normalising(returns: FloatArray) -> ActionArray:
         score = (returns - returns.mean()) / (returns.std() or 1.0)

@@ -13,6 +13,8 @@ from markets import FloatArray, break_even
 from services.agent.features import FeatureArray
 
 ActionArray = npt.NDArray[np.int8]
+ACTIONS: Final[ActionArray] = np.array([0, 1, -1], dtype=np.int8)
+"""What a policy's choices 0, 1, 2 mean: hold, call, put."""
 CHUNK: Final = 256
 
 
@@ -59,7 +61,8 @@ class OnnxCandidate:
         p_up = self.p_up(features)
         if p_up is not None:
             return threshold(p_up, payout_rate, margin)
-        return np.array([0, 1, -1], dtype=np.int8)[self.run(features).argmax(axis=1)]
+        chosen: ActionArray = ACTIONS[self.run(features).argmax(axis=1)]
+        return chosen
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,9 @@ def real_series() -> Iterator[Series]:
     hours = ROOT / "simulator" / "data" / "eurusd_1h_2017.csv.gz"
     with gzip.open(hours, "rt") as lines:
         table = np.loadtxt(lines, delimiter=",", skiprows=1, dtype=np.int64)
-    times, opens, closes = table[:, 0] * 3600, table[:, 1] * 1e-5, table[:, 4] * 1e-5
+    times = table[:, 0] * 3600
+    prices: FloatArray = table[:, 1:].astype(np.float64) * 1e-5
+    opens, closes = prices[:, 0], prices[:, 3]
     following = np.concatenate([opens[1:], closes[-1:]])
     for part, rows in (("January to June", times < 1498867200), ("July to December", times >= 1498867200)):
         yield Series(f"EUR/USD 1 h, {part}", "2017", times[rows], 3600, closes[rows], following[rows], _digest(hours))
