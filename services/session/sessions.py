@@ -269,8 +269,8 @@ class Sessions:
             settings = replace(settings, timeframe=timeframe)
         if settings.amount > self._limits.max_amount:
             raise LimitReachedError("max_amount", float(self._limits.max_amount), float(settings.amount))
-        if settings.model:
-            settings = replace(settings, model=await self._agent.check_model(settings.model))
+        # The default is named too: a run stays with its model, and its user sees which one it is.
+        settings = replace(settings, model=await self._agent.check_model(settings.model))
         record = await self._ledger.start_bot(key, settings, self._new_id())
         await self._signals.wake(key)
         return record

@@ -89,7 +89,11 @@ def test_a_key_file_holds_raw_bytes_or_lines_of_base64_with_the_current_key_firs
     assert Vault([OTHER_KEY]).open(SESSION, "password", listed.seal(SESSION, "password", SECRET)) == SECRET
 
 
-@pytest.mark.parametrize("content", [b"", b"short", KEY + b"x", base64.b64encode(b"short"), os.urandom(64), b"# only"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"short", KEY + b"x", base64.b64encode(b"short"), os.urandom(64), b"# only"],
+    ids=["empty", "short", "long", "short base64", "noise", "comment"],
+)
 def test_a_malformed_key_file_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(KeyFileError) as refused:
         Vault.from_file(a_file(tmp_path, content))
