@@ -13,9 +13,10 @@ from services.broker.breaker import Breaker, Counters, LocalCounters, SharedCoun
 from services.broker.connections import Connections
 from services.broker.connectors.quadcode.assets import AssetTables
 from services.broker.connectors.quadcode.connector import Patience, QuadcodeConnector, Shared
-from services.broker.connectors.quadcode.link import FrameCounts, Link, Timing
+from services.broker.connectors.quadcode.link import FrameCounts, Timing
 from services.broker.connectors.quadcode.login import HttpLogin
 from services.broker.connectors.quadcode.orders import OrderTiming
+from services.broker.connectors.quadcode.socket_link import SocketLink
 from services.broker.domain.ports import ConnectorFactory, LoginBreaker
 from services.broker.domain.values import AccountType, Broker, Credentials
 from services.broker.redis_scripts import RedisScripts
@@ -92,7 +93,7 @@ def quadcode_factory(
             account_type,
             credentials,
             login=logins[broker],
-            link=Link(brand, http, clock, timing=patience.link, counts=shared.counts),
+            link=SocketLink(brand, http, clock, timing=patience.link, counts=shared.counts),
             shared=shared,
         )
 

@@ -15,11 +15,12 @@ from services.broker.breaker import Breaker, LocalCounters
 from services.broker.connectors.quadcode.assets import AssetTables, TableKey, _Entry, parse_assets
 from services.broker.connectors.quadcode.brands import Brand
 from services.broker.connectors.quadcode.connector import Patience, QuadcodeConnector, Shared
-from services.broker.connectors.quadcode.link import FrameCounts, Link, Timing
+from services.broker.connectors.quadcode.link import FrameCounts, Timing
 from services.broker.connectors.quadcode.login import HttpLogin
 from services.broker.connectors.quadcode.messages import UNREADABLE, CandlesReply, Position, PositionsReply
 from services.broker.connectors.quadcode.parsing import ParseError, order_refusal, parse_history, parse_position
 from services.broker.connectors.quadcode.positions import _take_all
+from services.broker.connectors.quadcode.socket_link import SocketLink
 from services.broker.domain.values import Account, AccountType, Broker, Order
 from services.runtime.clock import SystemClock
 from tests.support.brokers import credentials
@@ -59,7 +60,7 @@ class Rig:
         clock = SystemClock()
         self.counts = FrameCounts()
         brand = Brand(Broker.IQ, "http://127.0.0.1:9", "ws://127.0.0.1:9", "http://127.0.0.1:9")
-        self.link = Link(brand, http, clock, timing=Timing(), counts=self.counts)
+        self.link = SocketLink(brand, http, clock, timing=Timing(), counts=self.counts)
         tables = AssetTables(clock, 60.0)
         shared = Shared(clock, tables, self.counts, Patience(), random.Random(1))
         breaker = Breaker(LocalCounters(clock), "here", clock, lambda: "id")

@@ -155,13 +155,11 @@ class OrderBook:
         placement.ticket = ticket
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timing.answer
-        if self._clock.now() >= placement.request.send_before:
-            raise SendDeadlinePassedError
-        # From here to the write nothing yields. Once post() is entered the order counts as sent unless it says otherwise.
+        # From here on the order counts as sent, unless post() itself says otherwise.
         placement.sent = True
         try:
-            answer = await self._link.post(ticket.call)
-        except BrokerUnavailableError:
+            answer = await self._link.post(ticket.call, placement.request.send_before)
+        except (BrokerUnavailableError, SendDeadlinePassedError):
             placement.sent = False
             raise
         await asyncio.wait({answer}, timeout=self._timing.answer)
