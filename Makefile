@@ -9,7 +9,7 @@ OURS   := $(shell find protos/tradebot -name '*.proto')
 CODE   := services simulator gateway local markets tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gen up demo test train evaluate faults interop check fmt lock bench clean
+.PHONY: help setup gen up demo proof test train evaluate faults interop check fmt lock bench clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ up: setup ## Set up and run the whole system until Ctrl-C (TRADEBOT_PORT, TRADEB
 
 demo: setup ## Three users trade at once, checked against the simulator's ledger
 	@exec $(BIN)/python -m local.demo
+
+proof: setup ## Bots earn on mean-reverting markets and hold on random walks, through the gateway (about 8 minutes)
+	@exec $(BIN)/python -m local.proof $(ARGS)
 
 test: setup check ## Static checks and every test, each slow suite in its small form (< 10 minutes)
 	$(BIN)/pytest

@@ -47,7 +47,7 @@ class Simulator:
         self.faults = FaultScript(self.settings.seed, clock)
         shared = Shared(
             settings=self.settings,
-            histories=build_histories(self.settings.seed, self.settings.market),
+            histories=build_histories(self.settings.seed, self.settings.market, self.settings.asset_markets),
             journal=journal,
             timers=Timers(clock),
             faults=self.faults,

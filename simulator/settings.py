@@ -24,6 +24,8 @@ class Settings(BaseSettings):
     seed: int = 1
     market: str = "replay"
     """What EURUSD-OTC follows: ``replay`` or a name of ``markets.catalogue.standard_markets``."""
+    asset_markets: dict[str, str] = {}
+    """What other assets follow instead of their own markets, by ticker, as JSON; names as above."""
     fault_file: Path | None = None
     """JSON list of fault rules to begin with."""
     ack_delay: float = Field(default=0.02, ge=0.005)

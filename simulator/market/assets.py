@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from markets.catalogue import standard_markets
@@ -135,22 +136,28 @@ def closed_now(now: float) -> list[tuple[int, int]]:
     return open_now(now)[2:]
 
 
-def build_histories(seed: int, eurusd_market: str) -> dict[int, PriceHistory]:
+def build_histories(
+    seed: int, eurusd_market: str, asset_markets: Mapping[str, str] = MappingProxyType({})
+) -> dict[int, PriceHistory]:
     """Return the price history of every asset by its id.
 
     Args:
         seed: Two simulators with the same seed have the same prices at the same time.
         eurusd_market: What EURUSD-OTC follows: ``replay`` or the name of one of the standard markets.
+        asset_markets: What other assets follow instead of their own markets, by ticker.
 
     Raises:
-        ValueError: If there is no market of that name.
+        ValueError: If there is no market or no asset of that name.
     """
     processes = standard_markets()
-    if eurusd_market != REPLAY and eurusd_market not in processes:
-        raise ValueError(f"no market named {eurusd_market!r}: choose replay or one of {', '.join(processes)}")
+    for market in (eurusd_market, *asset_markets.values()):
+        if market != REPLAY and market not in processes:
+            raise ValueError(f"no market named {market!r}: choose replay or one of {', '.join(processes)}")
+    if unknown := asset_markets.keys() - {asset.ticker for asset in ASSETS}:
+        raise ValueError(f"no asset named {', '.join(sorted(unknown))}")
 
     def source(asset: Asset) -> PriceSource:
-        market = eurusd_market if asset.market == REPLAY else asset.market
+        market = asset_markets.get(asset.ticker, eurusd_market if asset.market == REPLAY else asset.market)
         if market == REPLAY:
             return ReplayedPrices(recorded_hours(), (seed, asset.active_id))
         return SyntheticPrices(processes[market], asset.base, BAR_VOLATILITY, (seed, asset.active_id))

@@ -47,6 +47,19 @@ def test_another_seed_gives_other_prices() -> None:
 def test_unknown_market_is_refused() -> None:
     with pytest.raises(ValueError, match="no market named"):
         build_histories(1, "moon")
+    with pytest.raises(ValueError, match="no market"):
+        build_histories(1, "rw", {"AUDUSD-OTC": "moon"})
+    with pytest.raises(ValueError, match="no asset"):
+        build_histories(1, "rw", {"MOON-OTC": "rw"})
+
+
+def test_an_asset_may_follow_another_market() -> None:
+    plain, changed = build_histories(1, "rw"), build_histories(1, "rw", {"AUDUSD-OTC": "ar_rev"})
+    asset = next(asset for asset in ASSETS if asset.ticker == "AUDUSD-OTC")
+    other = next(asset for asset in ASSETS if asset.ticker == "GBPUSD-OTC")
+    now = 1_760_000_000
+    assert any(plain[asset.active_id].price(now + s) != changed[asset.active_id].price(now + s) for s in range(60))
+    assert all(plain[other.active_id].price(now + s) == changed[other.active_id].price(now + s) for s in range(60))
 
 
 @pytest.mark.parametrize("size", CANDLE_SIZES)
