@@ -24,7 +24,7 @@ proof: setup ## Bots earn on mean-reverting markets and hold on random walks, th
 	@exec $(BIN)/python -m local.proof $(ARGS)
 
 test: setup check ## Static checks and every test, each slow suite in its small form (< 10 minutes)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 faults: setup ## The big form of the fault programme: every process is killed again and again under load
 	$(BIN)/pytest -m faults --log-cli-level=INFO tests/faults

@@ -15,8 +15,8 @@ async def test_the_first_session_of_the_readme_works_as_written(stack: Stack, tm
     script = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
     assert script.count("curl") == 8
     # Only what belongs to the place: the port, the interpreter, the folder for temporary files.
+    script = script.replace("/tmp/", f"{tmp_path}/").replace(".venv/bin/python", sys.executable)  # noqa: S108
     script = script.replace("localhost:8000", stack.facts["gateway"].removeprefix("http://"))
-    script = script.replace(".venv/bin/python", sys.executable).replace("/tmp/", f"{tmp_path}/")  # noqa: S108
     shell = await asyncio.create_subprocess_exec(
         "bash", "-eu", "-o", "pipefail", "-c", script, cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE
     )

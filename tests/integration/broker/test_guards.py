@@ -68,7 +68,8 @@ async def in_state(connector: Connector, state: ConnectionState) -> None:
     async def reached() -> bool:
         return connector.state is state
 
-    await eventually(reached)
+    # Five attempts with the back-off between them take 10 s and more.
+    await eventually(reached, within=40.0)
 
 
 def position(**changes: Any) -> dict[str, Any]:
