@@ -15,8 +15,9 @@ import torch
 from markets import FloatArray
 from services.agent.features import FEATURES_VERSION, FeatureArray
 from services.agent.registry.manifest import MODEL_FILE, Manifest
-from training.dataset import MIN_HISTORY, training_rows
+from training.dataset import COMPARED, MIN_HISTORY, training_rows
 from training.edge import EdgeSettings, train_edge
+from training.evaluation.candidates import threshold
 from training.families import MAX_PERSISTENCE, RANGES, SHARES
 from training.onnx_graph import edge_graph, policy_graph
 from training.policy import PolicySettings, train_policy
@@ -51,7 +52,7 @@ def make_edge(progress: Progress, into: Path) -> Path:
     network = train_edge(settings, progress)
     weights = {name: value.detach().numpy() for name, value in network.named_parameters()}
     content = edge_graph(weights)
-    rows = training_rows(np.random.default_rng(settings.seed + 1)).features
+    rows = training_rows(np.random.default_rng(settings.seed + 1)).features[:COMPARED]
     with torch.no_grad():
         expected = torch.sigmoid(network(torch.from_numpy(rows))).numpy()
     manifest = _manifest(
@@ -99,10 +100,16 @@ def _difference(content: bytes, rows: FeatureArray, expected: FloatArray, shown:
         ValueError: It is beyond rounding: the graph is not the network.
     """
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
-    difference = float(np.abs(shown(session.run(None, {"features": rows})[0]) - expected).max())
-    if difference > MAX_DIFFERENCE:
+    answers = shown(session.run(None, {"features": rows})[0])
+    difference = float(np.abs(answers - expected).max())
+    if difference > MAX_DIFFERENCE or not np.array_equal(_chosen(answers), _chosen(expected)):
         raise ValueError(f"ONNX and torch differ by {difference}")
     return difference
+
+
+def _chosen(answers: FloatArray) -> Any:
+    """Return the actions that follow from P(up) or from a policy's probabilities."""
+    return threshold(answers, 0.87, MARGIN) if answers.ndim == 1 else answers.argmax(axis=1)
 
 
 def _as_it_is(p_up: Any) -> FloatArray:

@@ -11,6 +11,8 @@ from training.families import SHARES, draw
 
 MIN_HISTORY: Final = 1000
 """Bars before the first row: the models are neither trained nor used below."""
+COMPARED: Final = 50_000
+"""Rows on which a finished file is held against torch."""
 
 
 @dataclass(frozen=True, slots=True)

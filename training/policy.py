@@ -19,7 +19,7 @@ from torch import nn
 
 from markets import expected_profit
 from services.agent.features import FEATURES, ODD_FEATURES, FeatureArray
-from training.dataset import training_rows
+from training.dataset import COMPARED, training_rows
 from training.network import BOUND
 from training.progress import Progress
 
@@ -45,8 +45,10 @@ class PolicySettings:
     rate: float = 1e-3
     """Learning rate at the start; it falls linearly to 0."""
     entropy: float = 0.4
-    """Weight of the entropy at the start; it falls linearly to 0. Too little, and the policy holds on reversals before it
-    has learnt to trade them, and never looks again."""
+    """Weight of the entropy at the start; it falls linearly. Too little, and the policy holds on reversals before it has
+    learnt to trade them, and never looks again."""
+    last_entropy: float = 0.02
+    """Its weight at the end: what keeps the log odds of the actions small enough for single precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,16 +189,18 @@ class _MirroredPolicy(ActorCriticPolicy):  # type: ignore[misc]  # as above
 class _Tick(BaseCallback):  # type: ignore[misc]  # as above
     """Moves the progress bar on and lowers the entropy's weight at every rollout."""
 
-    def __init__(self, bar: Any, entropy: float) -> None:
+    def __init__(self, bar: Any, settings: PolicySettings) -> None:
         super().__init__()
         self._bar = bar
-        self._entropy = entropy
+        self._settings = settings
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
-        self.model.ent_coef = self._entropy * self.model._current_progress_remaining  # noqa: SLF001 - SB3 has no other
+        left = self.model._current_progress_remaining  # noqa: SLF001 - SB3 tells it in no other way
+        first, last = self._settings.entropy, self._settings.last_entropy
+        self.model.ent_coef = last + (first - last) * left
         next(self._bar, None)
 
 
@@ -221,10 +225,10 @@ def train_policy(settings: PolicySettings, progress: Progress) -> TrainedPolicy:
     rollouts = -(-settings.steps // (settings.envs * settings.rollout))
     bar = iter(progress.track(range(rollouts), "rl-ppo: rollouts"))
     next(bar)
-    model.learn(settings.steps, callback=_Tick(bar, settings.entropy))
+    model.learn(settings.steps, callback=_Tick(bar, settings))
     for _ in bar:
         pass
-    rows = training_rows(np.random.default_rng(settings.seed + 1)).features
+    rows = training_rows(np.random.default_rng(settings.seed + 1)).features[:COMPARED]
     inputs = torch.from_numpy(env.standardise(rows))
     with torch.no_grad():
         logits = model.policy.mlp_extractor.forward_actor(inputs).numpy()

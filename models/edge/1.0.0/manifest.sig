@@ -1,1 +1,1 @@
-gg56UCrd6cqnjXG0dazqwTo8B6o/4LiJt1aXfktpKdMg5SDpfqzs1Gyxc1H9zF2bznwPH++9oKNWxRWuJbiQCQ==
+u9Fp+AhaKZuVziak7dMPuhJFJfiswIA23ZuyUwoF8gRNuXuiQehB7FiT9C3gcxc0fCChWAL+QpUOp8YcfJi5Dg==

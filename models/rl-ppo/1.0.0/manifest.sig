@@ -1,0 +1,1 @@
+WNXhiN7483NnVwN+K05d3RY7lB26qGjkieCQtyHxE+Owo/FmS0zrhFhwTOoSv9sSWIu2hcQ0gfcr+qy0TEH8CQ==
