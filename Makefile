@@ -44,7 +44,7 @@ fmt: setup ## Format and apply safe fixes
 	$(BIN)/buf format -w --exclude-path protos/google
 
 interop: setup ## Community clients, unmodified but for the host, trade on the simulator (about 5 minutes)
-	$(BIN)/pytest tests/interop -m interop_full -s
+	$(BIN)/pytest tests/interop tests/contract/connector -m interop_full -s
 
 bench: setup ## Benchmarks, each beside its baseline
 	$(BIN)/python -m bench

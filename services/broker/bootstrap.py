@@ -11,9 +11,11 @@ from tradebot.broker.v1 import broker_service_pb2, broker_service_pb2_grpc
 
 from services.broker.breaker import Breaker, Counters, LocalCounters, SharedCounters
 from services.broker.connections import Connections
+from services.broker.connectors.iqoptionapi.process_link import ProcessLink
 from services.broker.connectors.quadcode.assets import AssetTables
+from services.broker.connectors.quadcode.brands import Brand
 from services.broker.connectors.quadcode.connector import Patience, QuadcodeConnector, Shared
-from services.broker.connectors.quadcode.link import FrameCounts, Timing
+from services.broker.connectors.quadcode.link import FrameCounts, Link, Timing
 from services.broker.connectors.quadcode.login import HttpLogin
 from services.broker.connectors.quadcode.orders import OrderTiming
 from services.broker.connectors.quadcode.socket_link import SocketLink
@@ -57,7 +59,7 @@ async def bootstrap(settings: Settings, clock: Clock | None = None) -> AsyncIter
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(client_session())
         breaker = await login_breaker(settings, clock, stack)
-        connections = Connections(quadcode_factory(settings, http, breaker, clock))
+        connections = Connections(connector_factory(settings, http, breaker, clock))
         # Whatever ends the application, no connection outlives it.
         stack.push_async_callback(connections.drain, 0.0)
         yield BrokerApplication(connections, clock, settings.order_timeout + 1.0)
@@ -72,10 +74,10 @@ def client_session() -> aiohttp.ClientSession:
     )
 
 
-def quadcode_factory(
+def connector_factory(
     settings: Settings, http: aiohttp.ClientSession, breaker: LoginBreaker, clock: Clock
 ) -> ConnectorFactory:
-    """Return what makes native connectors."""
+    """Return what makes connectors, over the link that the settings choose."""
     patience = Patience(
         link=Timing(settings.connect_timeout, settings.request_timeout, settings.silence_limit),
         orders=OrderTiming(settings.order_timeout, settings.settlement_grace),
@@ -86,6 +88,12 @@ def quadcode_factory(
         broker: HttpLogin(brand, http, breaker, clock, settings.connect_timeout) for broker, brand in brands.items()
     }
 
+    def link(brand: Brand, account_type: AccountType) -> Link:
+        if settings.connector == "iqoptionapi":
+            python = settings.iqoptionapi_python
+            return ProcessLink(python, brand, account_type, clock, timing=patience.link, counts=shared.counts)
+        return SocketLink(brand, http, clock, timing=patience.link, counts=shared.counts)
+
     def make(broker: Broker, account_type: AccountType, credentials: Credentials) -> QuadcodeConnector:
         brand = brands[broker]
         return QuadcodeConnector(
@@ -93,7 +101,7 @@ def quadcode_factory(
             account_type,
             credentials,
             login=logins[broker],
-            link=SocketLink(brand, http, clock, timing=patience.link, counts=shared.counts),
+            link=link(brand, account_type),
             shared=shared,
         )
 

@@ -1,6 +1,8 @@
 """Settings of the broker service, from the environment with the prefix ``BROKER_``."""
 
-from pydantic import SecretStr
+from typing import Literal, Self
+
+from pydantic import SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.broker.connectors.quadcode.brands import Brand
@@ -12,6 +14,12 @@ class Settings(ServerSettings):
     """All that can be configured. The brands' addresses are the real ones unless set."""
 
     model_config = SettingsConfigDict(env_prefix="BROKER_", extra="ignore", frozen=True)
+
+    connector: Literal["native", "iqoptionapi"] = "native"
+    """Who speaks with the broker: our own connector, or the iqoptionapi library in a child process for each session (slower,
+    heavier, and without blitz options: see ``connectors/iqoptionapi``)."""
+    iqoptionapi_python: str = ""
+    """Interpreter of the environment that has the library (api-iqoption-faria 7.1.2); needed for that connector only."""
 
     redis_url: SecretStr | None = None
     """Where login attempts are counted for all processes. Without it each process counts by itself: then the brokers'
@@ -38,6 +46,12 @@ class Settings(ServerSettings):
     """After the expiry, before a settlement that was not pushed is read from the history."""
     assets_max_age: float = 60.0
     """After which the assets of a group of users are read anew; payouts are pushed in between."""
+
+    @model_validator(mode="after")
+    def _library_has_an_interpreter(self) -> Self:
+        if self.connector == "iqoptionapi" and not self.iqoptionapi_python:
+            raise ValueError("BROKER_CONNECTOR=iqoptionapi needs BROKER_IQOPTIONAPI_PYTHON")
+        return self
 
     def brands(self) -> dict[Broker, Brand]:
         """Return where the brands answer."""

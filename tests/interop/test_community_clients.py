@@ -10,7 +10,7 @@ import pytest
 
 from simulator.server import Simulator
 from simulator.settings import Settings
-from tests.interop.conftest import ROOT, Environments
+from tests.support.environments import ROOT, Environments
 
 FARIA = ("requirements-faria-7.1.2.txt", "tests.interop.client_faria")
 OLDEST = ("requirements-iqoptionapi-0.5.txt", "tests.interop.client_iqoptionapi")

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 
-from services.broker.bootstrap import client_session, login_breaker, quadcode_factory
+from services.broker.bootstrap import client_session, connector_factory, login_breaker
 from services.broker.domain.ports import Connector, ConnectorFactory
 from services.broker.domain.values import (
     AccountEvent,
@@ -192,7 +192,7 @@ async def a_world(
         http = await stack.enter_async_context(client_session())
         configured = broker_settings(simulator, **settings)
         breaker = await login_breaker(configured, clock, stack)
-        world = World(simulator, spoil(quadcode_factory(configured, http, breaker, clock)), http)
+        world = World(simulator, spoil(connector_factory(configured, http, breaker, clock)), http)
         stack.push_async_callback(world.close)
         yield world
 

@@ -283,12 +283,12 @@ async def test_tc304_same_id_at_once_shares_one_send(bench: Bench) -> None:
     await only(bench)
 
 
-async def test_tc305_insufficient_funds(bench: Bench) -> None:
+@pytest.mark.parametrize(("kind", "duration"), KINDS, ids=str)
+async def test_tc305_insufficient_funds(bench: Bench, kind: InstrumentType, duration: int) -> None:
     connector = await bench.connected()
     await bench.world.set_balance(USER, "5", bench.broker)
-    for kind, duration in KINDS:
-        with pytest.raises(InsufficientFundsError):
-            await connector.place_order(an_order(instrument_type=kind, duration=duration, amount="6"))
+    with pytest.raises(InsufficientFundsError):
+        await connector.place_order(an_order(instrument_type=kind, duration=duration, amount="6"))
 
 
 @pytest.mark.parametrize(("kind", "duration"), KINDS, ids=str)
@@ -325,14 +325,14 @@ async def test_tc308_refusals_of_the_broker_are_told_apart(bench: Bench, fault: 
     assert all(order["booked_time"] is None for order in await bench.world.ledger(USER))
 
 
-async def test_tc309_payout_floor_is_kept(bench: Bench) -> None:
+@pytest.mark.parametrize(("kind", "duration"), KINDS, ids=str)
+async def test_tc309_payout_floor_is_kept(bench: Bench, kind: InstrumentType, duration: int) -> None:
     connector = await bench.connected()
-    for kind, duration in KINDS:
-        with pytest.raises(PayoutChangedError) as refused:
-            await connector.place_order(an_order(instrument_type=kind, duration=duration, min_payout_rate=0.95))
-        assert refused.value.payout_rate == pytest.approx(0.87, abs=0.02)
+    with pytest.raises(PayoutChangedError) as refused:
+        await connector.place_order(an_order(instrument_type=kind, duration=duration, min_payout_rate=0.95))
+    assert refused.value.payout_rate == pytest.approx(0.87, abs=0.02)
     assert await bench.world.ledger(USER) == []
-    await connector.place_order(an_order(min_payout_rate=0.87))
+    await connector.place_order(an_order(instrument_type=kind, duration=duration, min_payout_rate=0.8))
 
 
 async def test_tc310_the_payout_that_was_refused_with_is_offered_next(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.broker.bootstrap import client_session, login_breaker, quadcode_factory
+from services.broker.bootstrap import client_session, connector_factory, login_breaker
 from services.broker.domain.errors import (
     AccountMismatchError,
     BrokerUnavailableError,
@@ -58,7 +58,7 @@ async def stage() -> AsyncIterator[Stage]:
         clock = SystemClock()
         http = await stack.enter_async_context(client_session())
         breaker = await login_breaker(settings, clock, stack)
-        stage = Stage(broker, quadcode_factory(settings, http, breaker, clock))
+        stage = Stage(broker, connector_factory(settings, http, breaker, clock))
         yield stage
         for connector in stage.connectors:
             await connector.close(NotConnectedError())

@@ -24,7 +24,7 @@ PROCESSES: Final = 20
 ATTEMPT: Final = """
 import asyncio, json, sys
 from contextlib import AsyncExitStack
-from services.broker.bootstrap import client_session, login_breaker, quadcode_factory
+from services.broker.bootstrap import client_session, login_breaker, connector_factory
 from services.broker.domain.errors import BrokerError, NotConnectedError
 from services.broker.domain.values import AccountType, Broker, Credentials
 from services.broker.settings import Settings
@@ -35,7 +35,7 @@ async def main(settings, passwords):
     clock, reasons = SystemClock(), []
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(client_session())
-        factory = quadcode_factory(settings, http, await login_breaker(settings, clock, stack), clock)
+        factory = connector_factory(settings, http, await login_breaker(settings, clock, stack), clock)
         for password in passwords:
             connector = factory(Broker.IQ, AccountType.PRACTICE, Credentials("bad@example.com", Secret(password)))
             try:

@@ -122,10 +122,35 @@ _boolean: Final = msgspec.json.Decoder(bool)
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class ServerClock:
+    """The broker's time of day, from its ticks."""
+
+    __slots__ = ("offset",)
+
+    def __init__(self) -> None:
+        self.offset: float | None = None
+        """Broker's time minus ours, seconds; None before the first tick."""
+
+    def take(self, server_time: float, now: float) -> None:
+        """Take a tick; both times in unix seconds.
+
+        Raises:
+            msgspec.ValidationError: That is no time.
+        """
+        # The sample is late by the way of the frame, never early: the largest one is the truest.
+        sample = server_time - now
+        if not abs(sample) < CLOCK_SANE:
+            raise msgspec.ValidationError("no time")
+        if self.offset is None or abs(sample - self.offset) > CLOCK_JUMP:
+            self.offset = sample
+        else:
+            self.offset = max(sample, self.offset - CLOCK_DECAY)
+
+
 class Protocol:
     """One side of one conversation; lives over reconnects so that ids stay unique and subscriptions are kept."""
 
-    __slots__ = ("_last_id", "_open", "_opening_id", "_pending", "_subscriptions", "clock_offset")
+    __slots__ = ("_clock", "_last_id", "_open", "_opening_id", "_pending", "_subscriptions")
 
     def __init__(self) -> None:
         self._last_id = 0
@@ -134,8 +159,12 @@ class Protocol:
         self._pending: dict[str, bool] = {}
         """Requests under way; whether the acknowledgement alone answers."""
         self._subscriptions: dict[Subscription, None] = {}
-        self.clock_offset: float | None = None
+        self._clock = ServerClock()
+
+    @property
+    def clock_offset(self) -> float | None:
         """Broker's time minus ours, seconds; None before the first tick."""
+        return self._clock.offset
 
     @property
     def is_open(self) -> bool:
@@ -206,7 +235,7 @@ class Protocol:
         frame = _envelope.decode(data)
         match frame.name:
             case "timeSync":
-                self._take_clock(_number.decode(frame.msg) / 1000, now)
+                self._clock.take(_number.decode(frame.msg) / 1000, now)
                 return _TICK
             case "result":
                 return self._take_ack(_id(frame), frame.msg)
@@ -243,16 +272,6 @@ class Protocol:
             return Ignored.EXPECTED
         del self._pending[request_id]
         return Acknowledged(request_id)
-
-    def _take_clock(self, server_time: float, now: float) -> None:
-        # The sample is late by the way of the frame, never early: the largest one is the truest.
-        sample = server_time - now
-        if not abs(sample) < CLOCK_SANE:
-            raise msgspec.ValidationError("no time")
-        if self.clock_offset is None or abs(sample - self.clock_offset) > CLOCK_JUMP:
-            self.clock_offset = sample
-        else:
-            self.clock_offset = max(sample, self.clock_offset - CLOCK_DECAY)
 
     def _request(self, name: str, msg: Body, *, ack_only: bool) -> tuple[str, bytes]:
         request_id = self._next_id()
