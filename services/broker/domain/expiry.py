@@ -47,18 +47,19 @@ def blitz_expiry(now: float, duration: int, *, durations: tuple[int, ...]) -> in
     return int(now) + duration
 
 
-def listed_expiry(now: float, duration: int, *, expiries: dict[int, int]) -> int:
+def listed_expiry(now: float, duration: int, *, expiries: dict[int, int], lead: float = 0.0) -> int:
     """Return the expiry nearest to ``now + duration`` of those that the broker lists (digital).
 
     Args:
         now: The broker's time, unix seconds.
         duration: Wanted seconds from now.
         expiries: Deadtime in seconds by expiry in unix seconds.
+        lead: Seconds that will pass before the order can be sent.
 
     Raises:
         PurchaseWindowClosedError: None of them can still be bought.
     """
-    marks = [mark for mark, deadtime in expiries.items() if mark - now > deadtime + PURCHASE_MARGIN]
+    marks = [mark for mark, deadtime in expiries.items() if mark - now - lead > deadtime + PURCHASE_MARGIN]
     if not marks:
         raise PurchaseWindowClosedError
     return min(marks, key=lambda mark: (abs(mark - now - duration), -mark))

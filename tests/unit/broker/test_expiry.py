@@ -75,5 +75,6 @@ def test_digital_takes_the_nearest_listed_expiry_that_is_far_enough() -> None:
     expiries = {MINUTE + 60: 30, MINUTE + 120: 30}
     assert listed_expiry(MINUTE + 10, 60, expiries=expiries) == MINUTE + 60
     assert listed_expiry(MINUTE + 31, 60, expiries=expiries) == MINUTE + 120
+    assert listed_expiry(MINUTE + 27, 60, expiries=expiries, lead=3.0) == MINUTE + 120, "its window closes meanwhile"
     with pytest.raises(PurchaseWindowClosedError):
         listed_expiry(MINUTE + 100, 60, expiries=expiries)

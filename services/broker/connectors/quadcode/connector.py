@@ -442,11 +442,13 @@ class QuadcodeConnector:
         if order.instrument_type is not InstrumentType.DIGITAL:
             return option_ticket(order, listing, self.account, self._now())
         instruments = await self._market.digital_instruments(listing.active_id)
-        instrument, symbol = choose_digital(instruments, order, self._now())
+        # Its price has to be waited for: an instrument whose window closes meanwhile would be lost time.
+        lead = self._shared.patience.digital_price
+        instrument, symbol = choose_digital(instruments, order, self._now(), lead)
         payout_rate = await self._market.digital_payout(listing.active_id, instrument.index, order.direction)
         if payout_rate is None and order.min_payout_rate > 0:
             raise BrokerUnavailableError("the broker does not tell the payout")
-        # The price took its time: what could be bought before it must still be so.
+        # What could be bought before the wait must still be so.
         choose_digital([instrument], order, self._now())
         return digital_ticket(
             order,

@@ -87,9 +87,15 @@ def option_ticket(order: NewOrder, listing: Listing, account: Account, broker_ti
 
 
 def choose_digital(
-    instruments: list[DigitalInstrument], order: NewOrder, broker_time: float
+    instruments: list[DigitalInstrument], order: NewOrder, broker_time: float, lead: float = 0.0
 ) -> tuple[DigitalInstrument, str]:
     """Return the listed instrument nearest to the wanted expiry and the symbol of the wanted side, at the money.
+
+    Args:
+        instruments: What is on offer.
+        order: What is wanted.
+        broker_time: Now, unix seconds.
+        lead: Seconds that will pass before the order can be sent.
 
     Raises:
         InvalidArgumentError: There is no period of that length.
@@ -100,7 +106,7 @@ def choose_digital(
         periods = sorted({i.period for i in instruments})
         raise InvalidArgumentError("duration", f"must be one of {', '.join(map(str, periods))} s for this asset")
     expiries = {expiration: instrument.deadtime for expiration, instrument in fitting.items()}
-    instrument = fitting[listed_expiry(broker_time, order.duration, expiries=expiries)]
+    instrument = fitting[listed_expiry(broker_time, order.duration, expiries=expiries, lead=lead)]
     for choice in instrument.data:
         if choice.strike == SPOT and choice.direction == order.direction.value:
             return instrument, choice.symbol
