@@ -166,6 +166,8 @@ class SessionRunner:
             self._nudged.clear()
             if self._is_due(self._refresh_at):
                 await self._refresh()
+                # A trade that another replica left unresolved is announced by a signal, which may have been lost.
+                self._reconcile_at = _NOW
             if self._record.state is SessionState.CLOSED:
                 return
             if self._is_due(self._expiry_at):

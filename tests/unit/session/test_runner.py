@@ -15,7 +15,7 @@ from services.session.domain.errors import (
     SessionNotFoundError,
 )
 from services.session.domain.trade import Trade, TradeState
-from services.session.domain.values import AccountType, BotStatus, CloseReason, SessionState
+from services.session.domain.values import AccountType, BotStatus, CloseReason, SessionState, TradeId
 from services.session.ports import AnswerLost, Placed
 from tests.support.fakes import a_candle
 from tests.support.session_world import World, a_manual_trade, bot_settings, running, settle
@@ -138,6 +138,15 @@ async def test_a_lost_answer_is_resolved_from_the_brokers_list(world: World) -> 
     await world.pass_time(4)
     assert (await world.sessions.trade(key, trade.trade_id)).state is TradeState.OPEN
     assert len(world.broker.sent) == 1
+
+
+async def test_a_trade_that_another_replica_left_unresolved_is_found_although_the_signal_was_lost(world: World) -> None:
+    key = await world.key()
+    await settle()
+    await world.ledger.reserve(a_manual_trade(key), TradeId("left-behind"), world.limits, epoch=None)
+    await world.pass_time(200)
+    trade = await world.sessions.trade(key, TradeId("left-behind"))
+    assert trade.state is TradeState.NOT_PLACED
 
 
 async def test_absence_is_declared_only_after_the_broker_cannot_accept_it_any_more(world: World) -> None:

@@ -63,7 +63,7 @@ TOUCH: Final = """
 """
 
 SESSIONS_TO_RUN: Final = """
-    SELECT session_key FROM sessions WHERE state <> 'closed' ORDER BY epoch_time NULLS FIRST LIMIT $1
+    SELECT session_key FROM sessions WHERE state <> 'closed' ORDER BY epoch_time NULLS FIRST, session_key LIMIT $1
 """
 
 # Credentials

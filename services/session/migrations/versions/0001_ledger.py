@@ -60,7 +60,7 @@ _STATEMENTS = (
         CHECK (bot_status = 'stopped' OR (run_id IS NOT NULL AND settings IS NOT NULL))
     )
     """,
-    "CREATE INDEX sessions_to_run ON sessions (epoch_time NULLS FIRST) WHERE state <> 'closed'",
+    "CREATE INDEX sessions_to_run ON sessions (epoch_time NULLS FIRST, session_key) WHERE state <> 'closed'",
     "CREATE INDEX sessions_to_prune ON sessions (close_time) WHERE state = 'closed' AND NOT events_pruned",
     # Every field is sealed on its own (AES-256-GCM envelope); the row is deleted when the session is closed.
     """
