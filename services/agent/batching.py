@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+import structlog
 
 from services.agent.domain.decision import Opinion
 from services.agent.features import FeatureArray
@@ -20,7 +21,10 @@ MAX_ROWS: Final = 256
 """Rows in one run: more fit no cache and keep the event loop too long."""
 
 Models = tuple[Model, ...]
-Opinions = tuple[Opinion, ...]
+Opinions = tuple[Opinion | None, ...]
+"""One of each model; None of a shadow that failed."""
+
+_log = structlog.get_logger(__name__)
 
 
 class _Question(msgspec.Struct, frozen=True):
@@ -41,7 +45,10 @@ class Batcher:
         self._waiting: list[_Question] = []
 
     def judge(self, row: FeatureArray, models: Models) -> "asyncio.Future[Opinions]":
-        """Ask for the models' opinions on a feature row (1, FEATURES), in the models' order."""
+        """Ask for the models' opinions on a feature row (1, FEATURES), in the models' order.
+
+        The first model decides: its failure is the caller's. The others shadow it and cannot harm it.
+        """
         return self._ask(_Question(models, asyncio.get_running_loop().create_future(), row))
 
     def step(self, slot: int, log_return: float, models: Models) -> "asyncio.Future[Opinions]":
@@ -90,7 +97,15 @@ class Batcher:
             wanted = sorted({place for place, _ in members})
             part = rows if len(wanted) == len(rows) else rows[wanted]
             position = {place: at for at, place in enumerate(wanted)}
-            opinions: list[Sequence[Opinion]] = [model.judge(part) for model in models]
+            opinions = [models[0].judge(part), *(_shadow(model, part) for model in models[1:])]
             for place, question in members:
                 if not question.answer.done():
                     question.answer.set_result(tuple(given[position[place]] for given in opinions))
+
+
+def _shadow(model: Model, rows: FeatureArray) -> Sequence[Opinion | None]:
+    try:
+        return model.judge(rows)
+    except Exception as error:  # noqa: BLE001 - a shadow must not fail the call that it watches
+        _log.error("shadow_failed", model=model.manifest.name, version=model.manifest.version, exc_info=error)
+        return [None] * len(rows)

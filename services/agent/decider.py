@@ -39,7 +39,8 @@ class _Windows:
         self._known: OrderedDict[bytes, tuple[FloatArray, FeatureArray]] = OrderedDict()
 
     def of(self, history: History) -> tuple[FloatArray, FeatureArray]:
-        content = hashlib.blake2b(history.returns.tobytes(), digest_size=16)
+        content = hashlib.blake2b(len(history.returns).to_bytes(8), digest_size=16)
+        content.update(history.returns.tobytes())
         content.update(history.starts.tobytes())
         key = content.digest()
         found = self._known.get(key)
@@ -204,17 +205,18 @@ def _answer(
     terms: Terms,
     bar_open_time: int,
     objections: Sequence[AbstainReason | None],
-    opinions: Sequence[Opinion] = (),
+    opinions: Sequence[Opinion | None] = (),
 ) -> Answer:
-    """Put the models' decisions together; without opinions there must be an objection for every model."""
+    """Put the models' decisions together; without opinions there must be an objection for every model.
+
+    A shadow without an opinion has failed and is left out.
+    """
     judgements = []
     for place, model in enumerate(_models(choice)):
         margin = model.manifest.margin if terms.margin is None else terms.margin
         reason = objections[place]
-        decision = (
-            abstain(reason, terms, margin, bar_open_time)
-            if reason is not None
-            else decide(opinions[place], terms, margin, bar_open_time)
-        )
-        judgements.append(Judgement(model, decision))
+        if reason is not None:
+            judgements.append(Judgement(model, abstain(reason, terms, margin, bar_open_time)))
+        elif (opinion := opinions[place]) is not None:
+            judgements.append(Judgement(model, decide(opinion, terms, margin, bar_open_time)))
     return Answer(judgements[0], tuple(judgements[1:]))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ class CountingModel:
 
 
 class BrokenModel(CountingModel):
+    manifest = SimpleNamespace(name="broken", version="1")
+
     def judge(self, features: FeatureArray) -> Sequence[Opinion]:
         raise FloatingPointError("not finite")
 
@@ -41,7 +44,7 @@ def row(value: float) -> FeatureArray:
 async def test_questions_of_one_round_are_one_run() -> None:
     model, batcher = CountingModel(), Batcher(StreamStates())
     answers = await asyncio.gather(*(batcher.judge(row(n), (model,)) for n in range(50)))
-    assert [opinion.p_up for (opinion,) in answers] == list(range(50))
+    assert [opinion.p_up for (opinion,) in answers if opinion] == list(range(50))
     assert model.runs == [50]
 
 
@@ -58,7 +61,7 @@ async def test_the_same_window_is_run_once() -> None:
     answers = await asyncio.gather(
         *(batcher.judge(shared, (model,)) for _ in range(20)), batcher.judge(row(2), (model,))
     )
-    assert [opinion.p_up for (opinion,) in answers] == [0.5] * 20 + [2.0]
+    assert [opinion.p_up for (opinion,) in answers if opinion] == [0.5] * 20 + [2.0]
     assert model.runs == [2]
 
 
@@ -69,7 +72,7 @@ async def test_models_get_only_their_own_rows() -> None:
         batcher.judge(row(2), (second, first)),
         batcher.judge(row(3), (first,)),
     )
-    assert [[opinion.p_up for opinion in answer] for answer in answers] == [[1.0], [2.0, 2.0], [3.0]]
+    assert [[opinion.p_up for opinion in answer if opinion] for answer in answers] == [[1.0], [2.0, 2.0], [3.0]]
     assert sorted(first.runs) == [1, 2]
     assert second.runs == [1]
 
@@ -77,7 +80,7 @@ async def test_models_get_only_their_own_rows() -> None:
 async def test_large_rounds_are_cut() -> None:
     model, batcher = CountingModel(), Batcher(StreamStates())
     answers = await asyncio.gather(*(batcher.judge(row(n), (model,)) for n in range(MAX_ROWS + 10)))
-    assert [opinion.p_up for (opinion,) in answers] == list(range(MAX_ROWS + 10))
+    assert [opinion.p_up for (opinion,) in answers if opinion] == list(range(MAX_ROWS + 10))
     assert model.runs == [MAX_ROWS, 10]
 
 
@@ -85,6 +88,12 @@ async def test_a_failing_model_fails_every_caller_of_the_batch() -> None:
     batcher = Batcher(StreamStates())
     answers = await asyncio.gather(*(batcher.judge(row(n), (BrokenModel(),)) for n in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [FloatingPointError] * 3
+
+
+async def test_a_failing_shadow_harms_nobody() -> None:
+    model, batcher = CountingModel(), Batcher(StreamStates())
+    answers = await asyncio.gather(*(batcher.judge(row(n), (model, BrokenModel())) for n in range(3)))
+    assert answers == [(Opinion(float(n)), None) for n in range(3)]
 
 
 async def test_a_caller_that_gives_up_disturbs_nobody_and_its_stream_still_moves_on() -> None:
@@ -105,7 +114,7 @@ async def test_streams_and_windows_share_a_run() -> None:
     answers = await asyncio.gather(
         batcher.step(slots[0], 0.1, (model,)), batcher.judge(row(7), (model,)), batcher.step(slots[2], 0.2, (model,))
     )
-    assert answers[1][0].p_up == 7.0
+    assert answers[1] == (Opinion(7.0),)
     assert model.runs == [3]
 
 
