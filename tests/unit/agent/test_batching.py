@@ -29,7 +29,7 @@ class CountingModel:
 
 
 class BrokenModel(CountingModel):
-    manifest = SimpleNamespace(name="broken", version="1")
+    manifest: Any = SimpleNamespace(name="broken", version="1")
 
     def judge(self, features: FeatureArray) -> Sequence[Opinion]:
         raise FloatingPointError("not finite")
