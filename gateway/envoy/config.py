@@ -27,7 +27,7 @@ def render(settings: GatewaySettings) -> str:
     lua = Template((_HERE / "rest.lua").read_text()).substitute(
         fixed_bodies=replies.lua_table(),
         session_not_found=json.dumps(replies.SESSION_NOT_FOUND),
-        fields="{" + ", ".join(f'["{field}"] = true' for field in request_fields(descriptors, SERVICE)) + "}",
+        fields=_lua_table(request_fields(descriptors, SERVICE)),
     )
     values: dict[str, Any] = {
         "host": settings.host,
@@ -47,6 +47,10 @@ def render(settings: GatewaySettings) -> str:
     }
     template = Template((_HERE / "envoy.yaml").read_text())
     return template.substitute({name: json.dumps(value) for name, value in values.items()})
+
+
+def _lua_table(fields: dict[str, bool]) -> str:
+    return "{" + ", ".join(f'["{name}"] = "{"number" if number else "other"}"' for name, number in fields.items()) + "}"
 
 
 def _split(text: str) -> list[str]:

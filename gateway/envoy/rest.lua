@@ -3,7 +3,7 @@
 
 -- HTTP status -> body of a failure that no service has put into words.
 local FIXED = ${fixed_bodies}
--- Every field of every request.
+-- Every field of every request, and whether it is a "number".
 local FIELDS = ${fields}
 local NOT_A_SESSION = '${session_not_found}'
 local LOGIN = "/api/connect"
@@ -23,10 +23,22 @@ local function wrong_field(message, metadata)
   return FIELDS[field] and field
 end
 
+local function wrong_type(field)
+  return '{"success": false, "code": "INVALID_ARGUMENT", "detail": "' .. field .. ': wrong type or out of range", "info": {"field": "' .. field .. '"}}'
+end
+
+-- The transcoder takes "5" for 5, and the contract knows numbers only.
+local function quoted_number(text)
+  for name in text:gmatch('"([%w_]+)"%s*:%s*"') do
+    local field = name:gsub("%u", function(letter) return "_" .. letter:lower() end)
+    if FIELDS[field] == "number" then return field end
+  end
+end
+
 local function malformed(handle, text)
   local field = wrong_field(text:match('"detail":"(.-)","success"') or "", handle:streamInfo():dynamicMetadata():get("gateway"))
   if not field then return FIXED["400"] end
-  return '{"success": false, "code": "INVALID_ARGUMENT", "detail": "' .. field .. ': wrong type or out of range", "info": {"field": "' .. field .. '"}}'
+  return wrong_type(field)
 end
 
 function envoy_on_request(handle)
@@ -43,10 +55,16 @@ function envoy_on_request(handle)
       return
     end
   end
-  -- The one mistake for which the transcoder does not name the field: none of ours is a list.
   if headers:get(":method") == "POST" then
     local body = handle:body()
-    local field = body and body:getBytes(0, body:length()):match('"([%w_]+)"%s*:%s*%[')
+    local text = body and body:getBytes(0, body:length()) or ""
+    local quoted = quoted_number(text)
+    if quoted then
+      handle:respond({[":status"] = "400", ["x-http-status"] = "400", ["x-error-body"] = wrong_type(quoted)}, "")
+      return
+    end
+    -- The one mistake for which the transcoder does not name the field: none of ours is a list.
+    local field = text:match('"([%w_]+)"%s*:%s*%[')
     if field then handle:streamInfo():dynamicMetadata():set("gateway", "list_field", field) end
   end
 end

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 from google.api import annotations_pb2, http_pb2
-from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet, MethodDescriptorProto
 
 Json = Mapping[str, Any]
 
@@ -49,21 +49,30 @@ def bindings(descriptors: FileDescriptorSet, service: str) -> list[Binding]:
     return sorted(found, key=lambda binding: (bool(_PARAMETER.search(binding.path)), binding.path, binding.verb))
 
 
-def request_fields(descriptors: FileDescriptorSet, service: str) -> list[str]:
-    """List the JSON paths of every field of every request of a service ("amount", "two_factor.code")."""
+_NUMBERS: Final = frozenset(
+    {FieldDescriptorProto.TYPE_DOUBLE, FieldDescriptorProto.TYPE_INT32, FieldDescriptorProto.TYPE_UINT64}
+)
+"""The types of numbers in the requests."""
+
+
+def request_fields(descriptors: FileDescriptorSet, service: str) -> dict[str, bool]:
+    """Map the JSON path of every field of every request ("amount", "two_factor.code") to whether it is a number."""
     messages = {
         f".{file.package}.{message.name}": message for file in descriptors.file for message in file.message_type
     }
 
-    def paths(type_name: str, prefix: str) -> set[str]:
-        found = set()
+    def paths(type_name: str, prefix: str) -> dict[str, bool]:
+        found = {}
         for field in messages[type_name].field:
-            found.add(prefix + field.name)
+            found[prefix + field.name] = field.type in _NUMBERS
             if field.type_name in messages:
                 found |= paths(field.type_name, f"{prefix}{field.name}.")
         return found
 
-    return sorted(set().union(*(paths(method.input_type, "") for method in _methods(descriptors, service))))
+    found: dict[str, bool] = {}
+    for method in _methods(descriptors, service):
+        found |= paths(method.input_type, "")
+    return dict(sorted(found.items()))
 
 
 def _methods(descriptors: FileDescriptorSet, service: str) -> Iterable[MethodDescriptorProto]:

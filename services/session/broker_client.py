@@ -21,6 +21,7 @@ from services.session.domain.errors import (
     InsufficientFundsError,
     InvalidArgumentError,
     InvalidCredentialsError,
+    InvalidOrderError,
     LoginThrottledError,
     NotConnectedError,
     NotSellableError,
@@ -137,10 +138,16 @@ def _refusal(info: ErrorInfo) -> TradeRefusedError | None:
             return OrderRejectedError(facts.get("message", ""))
         case "ACCOUNT_MISMATCH":
             return OrderRejectedError("the connection belongs to another account type")
-        case "INVALID_ARGUMENT":
-            return OrderRejectedError(f"invalid {facts.get('field', 'request')}")
         case _:
             return None
+
+
+def _invalid(info: ErrorInfo, message: str, trade: Trade) -> InvalidOrderError:
+    """Name the field as the user does; the words after it are the broker service's own."""
+    field = info.metadata.get("field", "request")
+    problem = message.removeprefix(f"{field}: ") or "is not for sale"
+    seconds = field == "duration" and trade.instrument_type is InstrumentType.BLITZ
+    return InvalidOrderError("duration_seconds" if seconds else field, problem)
 
 
 def _whole(text: str) -> int:
@@ -359,6 +366,8 @@ class GrpcBroker:
             # INTERNAL is raised by any bug, also one behind the socket write: no proof.
             if info is None or info.reason == "INTERNAL":
                 return AnswerLost()
+            if info.reason == "INVALID_ARGUMENT":
+                raise _invalid(info, error.details() or "", trade) from error
             raise _refusal(info) or _error(info) from error
         return Placed(_parse_order(response.order)) if _booked(response.order) else AnswerLost()
 

@@ -17,6 +17,7 @@ ServiceError
 │   ├── AssetClosedError
 │   ├── PurchaseWindowClosedError
 │   ├── PayoutChangedError
+│   ├── InvalidOrderError
 │   └── OrderRejectedError
 ├── LimitReachedError           a limit does not allow it
 ├── RequestIdReusedError        the same client_request_id with another trade
@@ -179,6 +180,16 @@ class PayoutChangedError(TradeRefusedError):
     def __init__(self, payout_rate: float | None = None) -> None:
         facts = {} if payout_rate is None else {"payout_rate": payout_rate}
         super().__init__("The payout moved before the order was booked", **facts)
+
+
+class InvalidOrderError(TradeRefusedError):
+    """The broker does not sell what was asked for (a duration, a stake). Facts: field."""
+
+    reason = "INVALID_ARGUMENT"
+    code = Code.INVALID_ARGUMENT
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}", field=field)
 
 
 class OrderRejectedError(TradeRefusedError):

@@ -186,10 +186,30 @@ async def test_null_is_absent(rig: Rig) -> None:
     assert not request.HasField("amount")
 
 
-async def test_spelled_out_nan_reaches_the_service_to_be_refused_there(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('"amount": "NaN"', "amount"),
+        ('"amount":"5"', "amount"),
+        ('"durationSeconds" : "5"', "duration_seconds"),
+        ('"asset": "x", "duration" :\n "1"', "duration"),
+    ],
+    ids=["nan", "five", "camel case", "spaced"],
+)
+async def test_number_in_quotes_is_a_wrong_type(rig: Rig, body: str, field: str) -> None:
+    answer = await rig.gateway.send_raw(
+        "POST", "/api/trade", ('{"session_id": "' + SESSION + '", ' + body + "}").encode(), {}
+    )
+    assert (answer.status, answer.body["code"], answer.body["info"]) == (400, "INVALID_ARGUMENT", {"field": field})
+    assert rig.fake.calls == []
+
+
+async def test_text_that_only_looks_like_a_number_in_quotes_passes(rig: Rig) -> None:
     rig.fake.answers["PlaceTrade"] = TRADE
-    await rig.gateway.send("POST", "/api/trade", {"session_id": SESSION, "amount": "NaN"})
-    assert rig.fake.calls[0].request.amount != rig.fake.calls[0].request.amount
+    trap = 'a", "amount": "1'
+    answer = await rig.gateway.send("POST", "/api/trade", {"session_id": SESSION, "asset": trap, "amount": 5})
+    assert answer.status == 200
+    assert rig.fake.calls[0].request.asset == trap
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/grpc", "application/grpc-web", "x", "text/html"])
