@@ -24,6 +24,9 @@ from tradebot.broker.v1 import broker_service_pb2 as pb
 
 from services.runtime.channel import open_channel
 
+WARM_UP = 6.0
+"""Seconds until all streams flow."""
+
 
 @dataclass
 class Result:
@@ -104,7 +107,7 @@ async def broker(sessions: int, seconds: float, spread: float, *, accounts: bool
                 before = usage.memory_info().rss
                 ages: list[float] = []
                 readers = await _open(stub, sessions, ages, accounts=accounts)
-                await asyncio.sleep(3)
+                await asyncio.sleep(WARM_UP)
                 ages.clear()
                 cpu, began = sum(usage.cpu_times()[:2]), time.monotonic()
                 await asyncio.sleep(seconds)
@@ -176,7 +179,7 @@ async def bare(sessions: int, seconds: float, spread: float) -> Result:
             await line(clients.stdout)
             questions = cast(asyncio.StreamWriter, clients.stdin)
             usage = psutil.Process(clients.pid)
-            await asyncio.sleep(3)
+            await asyncio.sleep(WARM_UP)
             questions.write(b"\n")
             await line(clients.stdout)
             cpu, began = sum(usage.cpu_times()[:2]), time.monotonic()

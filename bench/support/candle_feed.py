@@ -27,6 +27,7 @@ REPLIES: dict[str, Any] = {
     "get-underlying-list": {"underlying": []},
     "get-positions": {"positions": [], "total": 0, "limit": 100},
     "get-history-positions": {"positions": [], "limit": 100},
+    "get-candles": {"candles": []},
 }
 
 
@@ -82,7 +83,7 @@ class Feed:
             await asyncio.sleep(max(due - time.time(), 0.0))
             await socket.send_str(tick(due))
             if candles:
-                await socket.send_str(candle(time.time()))
+                await socket.send_str(candle(int(due), time.time()))
             due += 1.0
 
 
@@ -91,11 +92,11 @@ def tick(now: float) -> str:
     return f'{{"name":"timeSync","msg":{int(now * 1000)}}}'
 
 
-def candle(now: float) -> str:
-    """Write the candle of this second."""
+def candle(start: int, now: float) -> str:
+    """Write the candle of a second."""
     return (
         '{"name":"candle-generated","microserviceName":"quotes","msg":{"active_id":76,"size":1,"id":3212,'
-        f'"from":{int(now)},"to":{int(now) + 1},"at":{int(now * 1e9)},"open":1.171,"close":1.1711,"min":1.1709,'
+        f'"from":{start},"to":{start + 1},"at":{int(now * 1e9)},"open":1.171,"close":1.1711,"min":1.1709,'
         f'"max":1.1713,"ask":1.17112,"bid":1.17108,"volume":{now:.6f},"phase":"T"}}}}'
     )
 

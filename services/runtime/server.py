@@ -50,6 +50,10 @@ class Server:
             options=(
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+                # By default a burst of over 1,000 calls has some of them cancelled at random, which proves nothing to the
+                # caller: let them wait for their turn.
+                ("grpc.server.max_pending_requests", settings.max_concurrent_streams),
+                ("grpc.server.max_pending_requests_hard_limit", settings.max_concurrent_streams),
                 ("grpc.max_receive_message_length", 16 * 1024 * 1024),
                 # The gateway and our own channels ping idle connections; a default server would call that abuse.
                 ("grpc.keepalive_permit_without_calls", 1),
