@@ -17,6 +17,7 @@ from services.session.domain.bot import ServiceLimits
 from services.session.domain.errors import (
     BrokerUnavailableError,
     ContradictionError,
+    InvalidArgumentError,
     InvalidCredentialsError,
     LoginThrottledError,
     NotConnectedError,
@@ -96,7 +97,8 @@ class SessionRunner:
         self._record: SessionRecord
         self._nudged = asyncio.Event()
         self._connected = asyncio.Event()
-        self._retry_login = asyncio.Event()
+        self._woken_up = asyncio.Event()
+        self._login_refused = False
         self._refresh_at = _NEVER
         self._reconcile_at = _NEVER
         self._expiry_at = _NEVER
@@ -117,7 +119,7 @@ class SessionRunner:
         """Look at the desired state now."""
         self._refresh_at = self._reconcile_at = _NOW
         self._watch_candles = True
-        self._retry_login.set()
+        self._woken_up.set()
         self._nudged.set()
 
     def tick(self, now: float) -> None:
@@ -340,12 +342,19 @@ class SessionRunner:
     async def _follow_account(self) -> None:
         attempt = 0
         while True:
+            self._woken_up.clear()
             try:
                 async with self._tools.broker.watch_account(self._key) as events:
                     async for event in events:
                         attempt = 0
+                        self._login_refused = False
                         await self._apply(event)
             except NotConnectedError:
+                if self._login_refused:
+                    # The same credentials are never offered again from here. Only the user's own connect can make the
+                    # connection stand, and it wakes this runner, as other things do that do not.
+                    await self._woken_up.wait()
+                    continue
                 if await self._log_in():
                     continue
             except BrokerUnavailableError:
@@ -356,14 +365,18 @@ class SessionRunner:
     async def _log_in(self) -> bool:
         """Connect from the session's credentials; False if it is to be tried again after a while."""
         await self._tell_connection(BrokerConnection.RECONNECTING)
-        self._retry_login.clear()
         try:
             await self._tools.logins.connect(self._record)
-        except (InvalidCredentialsError, TwoFactorRequiredError, TwoFactorInvalidError, SessionMismatchError) as error:
-            # The same credentials are never offered in a loop: only the user can go on.
+        except (
+            InvalidCredentialsError,
+            TwoFactorRequiredError,
+            TwoFactorInvalidError,
+            SessionMismatchError,
+            InvalidArgumentError,
+        ) as error:
             self._log.warning("login_refused", reason=error.reason)
+            self._login_refused = True
             await self._tell_connection(BrokerConnection.REFUSED)
-            await self._retry_login.wait()
         except LoginThrottledError as error:
             self._log.warning("login_throttled", **error.facts)
             await self._clock.sleep(float(str(error.facts["retry_after"])))

@@ -44,6 +44,9 @@ LISTS_APART: Final = timedelta(seconds=2)
 LISTS_NEEDED: Final = 2
 """Complete lists in a row that must not have the order."""
 
+CLOCKS_APART: Final = timedelta(minutes=2)
+"""How far our clock may be ahead of the broker's, whose times the closed orders carry; only makes the list longer."""
+
 _CERTAIN: Final = LIST_STALENESS + MARGIN
 
 # How much later than asked for an expiry on the broker's grid may be. Turbo: the first full minute that is over 30 s
@@ -131,7 +134,7 @@ def overdue(trades: Iterable[Trade], now: datetime) -> tuple[Action, ...]:
 def listing_start(trades: Iterable[Trade]) -> datetime | None:
     """Return from when on closed orders must be listed to find these trades; None if no list is needed."""
     sent = [trade.send_time for trade in trades if trade.send_time is not None]
-    return min(sent) - MARGIN if sent else None
+    return min(sent) - CLOCKS_APART if sent else None
 
 
 def reconcile(

@@ -192,6 +192,8 @@ def test_the_engines_own_word_is_read_for_the_cross_check() -> None:
         (4000, "", OrderRejectedError),
         (5000, "internal server error", None),
         (5030, "", None),
+        (5003, "Service is not available", None),
+        (4000, "request timeout", None),
     ],
 )
 def test_refusals_are_told_apart_by_status_and_text(status: int, text: str, error: type[Exception] | None) -> None:

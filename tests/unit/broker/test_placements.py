@@ -82,6 +82,9 @@ async def test_a_blitz_order_is_known_by_its_length_not_by_its_end() -> None:
     end = later + timedelta(seconds=30)
     assert placements.match(position(request, open_time=later, expiry_time=end)) is placement
     assert placements.match(position(request, open_time=later, expiry_time=later + timedelta(seconds=60))) is None
+    much_later = NOW + timedelta(minutes=3)
+    end = much_later + timedelta(seconds=30)
+    assert placements.match(position(request, open_time=much_later, expiry_time=end)) is None, "somebody else's click"
 
 
 async def test_two_lost_orders_that_look_the_same_match_nothing() -> None:

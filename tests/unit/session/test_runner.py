@@ -103,7 +103,15 @@ async def test_refused_credentials_are_not_offered_again_in_a_loop(world: World)
     record = await world.ledger.session(key)
     assert record is not None
     assert record.broker_connection == "refused"
+    for _ in range(3):
+        await world.signals.wake(key)
+        await world.pass_time(30, step=5)
+    assert tries == 1
+    # Only the user's own connect makes it stand again; it wakes the runner.
     world.broker.refuse_login = None
+    credentials = await world.ledger.credentials(key)
+    assert credentials is not None
+    await connect(key, record.broker, record.account.account_type, credentials)
     await world.signals.wake(key)
     await world.pass_time(2)
     record = await world.ledger.session(key)

@@ -242,9 +242,15 @@ def order_refusal(status: int, msg: msgspec.Raw, asset: str) -> OrderError | Non
     """Return what a refused order failed with, or None if the refusal does not prove that nothing was booked.
 
     Numbers differ between sources and several were never seen (the vendor's clients classify by text), so the text
-    decides first. A status of 5000 or more with words that we do not know may be a fault behind a booked order.
+    decides first. A status of 5000 or more may be a fault behind a booked order, and so may any that speaks of a time-out:
+    of those only the two are taken for proof that were seen to refuse a digital instrument.
     """
     text = refusal_text(msg).lower()
+    if "invalid instrument" in text or "request quote from a cache" in text:
+        # Digital: the instrument's expiry is no longer (or not yet) on offer.
+        return PurchaseWindowClosedError()
+    if status >= 5000 or "timeout" in text or "timed out" in text:
+        return None
     if status == 4117 or "profit rate change" in text:
         told = actual_commission(msg)
         if told is None or told.commission is None or not 0 <= told.commission <= 100:
@@ -256,9 +262,4 @@ def order_refusal(status: int, msg: msgspec.Raw, asset: str) -> OrderError | Non
         return PurchaseWindowClosedError()
     if status in (4103, 4119) or any(words in text for words in ("not available", "active is suspended")):
         return AssetClosedError(asset)
-    if "invalid instrument" in text or "request quote from a cache" in text:
-        # Digital: the instrument's expiry is no longer (or not yet) on offer.
-        return PurchaseWindowClosedError()
-    if status >= 5000:
-        return None
     return OrderRejectedError(refusal_text(msg) or f"status {status}")

@@ -13,6 +13,8 @@ from services.runtime.errors import ServiceError
 
 KEPT: Final = 64
 """Answered placements that are kept even though their ``send_before`` has passed."""
+REQUEST_LIFETIME: Final = timedelta(seconds=60)
+"""How long after its sending the broker may still accept a blitz order, whose expiry is no fence."""
 CLOCK_TOLERANCE: Final = timedelta(seconds=2)
 """How far the broker's booking time may lie before our idea of the sending time."""
 
@@ -78,7 +80,10 @@ class Placement:
         if order.open_time < sent.open_time - CLOCK_TOLERANCE:
             return False
         if sent.instrument_type is InstrumentType.BLITZ:
-            # The broker counts from its own acceptance.
+            # The broker counts from its own acceptance, which cannot be long after the sending: an equal order of later
+            # is another one.
+            if order.open_time > sent.open_time + REQUEST_LIFETIME:
+                return False
             life = (order.expiry_time - order.open_time).total_seconds()
             return abs(life - self.request.duration) <= CLOCK_TOLERANCE.total_seconds()
         return sent.expiry_time == order.expiry_time
