@@ -1,5 +1,6 @@
 """Training data: simulated paths as feature rows with the exact probability of a rise as target."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,27 +49,32 @@ def simulate(rng: np.random.Generator, paths: int, bars: int) -> Paths:
     return Paths(np.concatenate(returns), np.concatenate(p_up), np.concatenate(weight))
 
 
-def feature_rows(returns: FloatArray, first: int, every: int = 1) -> FeatureArray:
-    """Return the features after each ``every``-th bar from ``first`` on, shape (paths, rows, FEATURES).
+def feature_rows(returns: FloatArray, wanted: Sequence[int]) -> FeatureArray:
+    """Return the features after the wanted bars, ascending, shape (paths, rows, FEATURES).
 
-    Row 0 is what a model sees once bar ``first`` has closed.
+    A row is what a model sees once its bar has closed.
     """
-    paths, bars = returns.shape
-    wanted = range(first, bars, every)
-    out = np.empty((paths, len(wanted), FEATURES), dtype=np.float32)
-    state = new_state(paths)
-    for t in range(bars):
+    out = np.empty((len(returns), len(wanted), FEATURES), dtype=np.float32)
+    state = new_state(len(returns))
+    place = 0
+    for t in range(wanted[-1] + 1):
         advance(state, returns[:, t])
-        if t >= first and (t - first) % every == 0:
-            out[:, (t - first) // every] = describe(state)
+        if t == wanted[place]:
+            out[:, place] = describe(state)
+            place += 1
     return out
 
 
-def training_rows(rng: np.random.Generator, paths: int = 448, bars: int = 4000, every: int = 6) -> Rows:
-    """Return fresh rows: each call is a new world, so there is nothing to overfit."""
-    drawn = simulate(rng, paths, bars)
-    first = MIN_HISTORY + int(rng.integers(every))
-    features = feature_rows(drawn.returns, first, every)
-    p_up = drawn.p_up[:, first::every]
+def training_rows(rng: np.random.Generator, paths: int = 448) -> Rows:
+    """Return some 200,000 fresh rows: each call is a new world, so there is nothing to overfit.
+
+    Half of them have less than 2,000 bars of history, where the evidence is thin and bots begin.
+    """
+    young = np.arange(MIN_HISTORY, 2 * MIN_HISTORY, 4) + int(rng.integers(4))
+    old = np.arange(2 * MIN_HISTORY, 4 * MIN_HISTORY, 8) + int(rng.integers(8))
+    wanted = [*young.tolist(), *old.tolist()]
+    drawn = simulate(rng, paths, wanted[-1] + 1)
+    features = feature_rows(drawn.returns, wanted)
+    p_up = drawn.p_up[:, wanted]
     weight = np.broadcast_to((drawn.weight / drawn.weight.mean())[:, np.newaxis], p_up.shape)
     return Rows(features.reshape(-1, FEATURES), p_up.reshape(-1), weight.reshape(-1))

@@ -25,7 +25,7 @@ RANGES: Final[dict[str, dict[str, tuple[float, float]]]] = {
     "garch": {"alpha": (0.01, 0.20), "beta": (0.60, 0.95), "degrees": (4.0, 12.0)},
     "ar_mom": {"phi": (0.13, 0.45)},
     "ar_rev": {"phi": (-0.45, -0.13)},
-    "ou_rw": {"rho": (0.75, 0.96), "anchor_step": (0.2, 0.8)},
+    "ou_rw": {"rho": (0.80, 0.95), "anchor_step": (0.25, 0.75)},
     "regime": {"drift": (0.25, 0.55), "stay": (0.96, 0.992)},
     "msar": {"phi": (0.25, 0.50), "stay": (0.98, 0.995)},
 }
@@ -46,12 +46,13 @@ class Share:
 
 
 SHARES: Final[dict[str, Share]] = {
-    # Markets without an edge weigh 78 % together: a trade there costs the whole margin of the house.
+    # Markets without an edge weigh 77 % together: a trade there costs the whole margin of the house.
     "rw": Share(0.40, 4.0),
     "garch": Share(0.12, 1.5),
-    "ar_mom": Share(0.08, 1.0),
-    "ar_rev": Share(0.08, 1.0),
-    "ou_rw": Share(0.12, 1.0),
+    "ar_mom": Share(0.08, 0.6),
+    "ar_rev": Share(0.08, 0.6),
+    # The edge that takes longest to prove: with less weight it would not be believed at 1,200 bars.
+    "ou_rw": Share(0.12, 2.0),
     "regime": Share(0.10, 1.0),
     "msar": Share(0.10, 1.0),
 }

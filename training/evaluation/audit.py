@@ -72,7 +72,7 @@ def judge_of(candidate: Candidate, payout_rate: float, margin: float) -> Judge:
         # After so many returns there is one candle more.
         first = MIN_HISTORY - 2
         if len(returns) > first and returns[-RECENT_BARS:].any():
-            rows = feature_rows(returns[np.newaxis, :], first)[0]
+            rows = feature_rows(returns[np.newaxis, :], range(first, len(returns)))[0]
             actions[first:] = candidate.actions(rows, payout_rate, margin)
         return actions
 

@@ -79,6 +79,10 @@ def percent(value: float, digits: int = 2) -> str:
     return "–" if np.isnan(value) else f"{100 * value:.{digits}f} %"
 
 
+def _signed(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:+.3f}"
+
+
 def write_card(report: Report) -> str:
     """Return the card in Markdown."""
     m = report.manifest
@@ -151,7 +155,7 @@ def _what_it_earns(report: Report) -> str:
         r = by[market, 0.87]
         lines.append(
             f"| {words} | {' | '.join(cells)} | {percent(r.hit_rate, 1)} | {percent(r.optimum_hit_rate, 1)} "
-            f"| {percent(r.trade_rate.value, 1)} | {percent(r.optimum_trade_rate, 1)} | {r.profit_per_trade:+.3f} |"
+            f"| {percent(r.trade_rate.value, 1)} | {percent(r.optimum_trade_rate, 1)} | {_signed(r.profit_per_trade)} |"
         )
     lines += ["", "![Share of the optimum](share.png)", "", "![Profit of 500 trades](equity.png)"]
     if report.others:
@@ -330,7 +334,7 @@ def _plot_share(report: Report) -> Plot:
     left.set_ylim(0, 1.05)
     left.axhline(1.0, color=MUTED, linewidth=0.8, linestyle="--")
     left.set_title("share of the optimum's profit")
-    right.set_title("bars traded without an edge, %")
+    right.set_title("traded on noise, % of bars")
     right.axhline(1.0, color=MUTED, linewidth=0.8, linestyle="--")
     return plot
 

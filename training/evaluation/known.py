@@ -35,7 +35,7 @@ def unseen(seed: int, paths: int = PATHS, bars: int = BARS, first: int = FIRST) 
     benches = {}
     for number, (name, market) in enumerate(standard_markets().items()):
         returns = market.returns(np.random.default_rng([seed, number]), (paths, bars))
-        features = feature_rows(returns, first - 1)[:, :-1]
+        features = feature_rows(returns, range(first - 1, bars - 1))
         benches[name] = Bench(features, market.p_up(returns)[:, first - 1 : -1], returns[:, first:])
     return benches
 

@@ -1,1 +1,1 @@
-u9Fp+AhaKZuVziak7dMPuhJFJfiswIA23ZuyUwoF8gRNuXuiQehB7FiT9C3gcxc0fCChWAL+QpUOp8YcfJi5Dg==
+2cUWoaji+YWbAGUTX7z1U7Q/MzPxsg98YgKF76lMtdGyX64+LMUIqlUu0oqcuwp1B8zsXzNSMqRayu2t0UxLAQ==

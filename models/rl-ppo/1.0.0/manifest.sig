@@ -1,1 +1,1 @@
-WNXhiN7483NnVwN+K05d3RY7lB26qGjkieCQtyHxE+Owo/FmS0zrhFhwTOoSv9sSWIu2hcQ0gfcr+qy0TEH8CQ==
+yTHgSbq4qrxI7ZHKFwyMAb+ULnlawnwPhzb5P80vJxbtpi2qyO2tT+DkAQq0iK2QjqCueCLa26tgaTaWJ6IqBg==
