@@ -11,7 +11,8 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     # Come back quickly after a restart of the peer.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # Not a back-off in truth: how long one attempt to connect may take, on a busy machine too.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )

@@ -43,20 +43,6 @@ class Bench:
         return Watcher(connector)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "interop_full: what only make interop runs")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the library's child processes to ``make interop``; they take minutes."""
-    if "interop_full" in config.getoption("markexpr", ""):
-        return
-    long = [item for item in items if item.get_closest_marker("interop_full")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
-
-
 @pytest.fixture(params=["native", pytest.param("iqoptionapi", marks=pytest.mark.interop_full)])
 def implementation(request: pytest.FixtureRequest) -> str:
     """The connectors that there are."""
