@@ -22,10 +22,12 @@ from tradebot.agent.v1 import agent_pb2, agent_service_pb2
 
 from markets import closes, standard_markets
 from services.agent.decider import Decider
-from services.agent.domain.candles import Candle, Candles
+from services.agent.domain.candles import Candle, Candles, read_history
 from services.agent.domain.decision import Terms
-from services.agent.features import FEATURES
+from services.agent.features import FEATURES, state_of
+from services.agent.features.states import StreamStates
 from services.agent.onnx_model import OnnxModel
+from services.agent.registry.catalogue import Model
 from services.agent.registry.signature import load_trusted_keys
 from services.agent.registry.watcher import Registry
 from services.agent.settings import AgentSettings
@@ -48,6 +50,7 @@ def main() -> None:
     path = closes(standard_markets()["ou_rw"].returns(np.random.default_rng(1), HISTORY + BARS)).tolist()
     raw_network(settings.models)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        batches(registry.catalogue.resolve("", "").active, path)
         runner.run(in_process(Decider(lambda: registry.catalogue), path))
         runner.run(over_grpc(path))
 
@@ -62,6 +65,22 @@ def raw_network(models: Path) -> None:
         features = np.random.default_rng(1).standard_normal((rows, FEATURES)).astype(np.float32)
         spent = timed(lambda x=features: session.run(None, {"features": x}), 2000)  # type: ignore[misc]
         show(f"raw onnxruntime, {rows} rows", spent, rows)
+
+
+def batches(model: Model, path: Sequence[float]) -> None:
+    """Time what a batch costs beside the waiting: features moved on by a bar, and the network on them."""
+    history = read_history(columns(path[:HISTORY]), TERMS.timeframe)
+    if history is None:
+        raise RuntimeError("the path is not a history")
+    for rows in SESSIONS:
+        states = StreamStates()
+        slots = [states.take(state_of(history.returns, history.starts)) for _ in range(rows)]
+        returns = [1e-4] * rows
+
+        def decide_all(states: StreamStates = states, slots: list[int] = slots, moves: list[float] = returns) -> object:
+            return model.judge(states.advance(slots, moves))
+
+        show(f"features and network, {rows} rows", timed(decide_all, 1000), rows)
 
 
 async def in_process(decider: Decider, path: Sequence[float]) -> None:
