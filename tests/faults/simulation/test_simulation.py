@@ -1,0 +1,49 @@
+"""The production desk, runner, reconciler, leases and ledger in simulated worlds: no order doubled, lost or misattributed."""
+
+import pytest
+
+from tests.faults.simulation.campaign import campaign
+from tests.faults.simulation.mutants import MUTANTS
+
+_QUICK = (
+    "resend",
+    "mark_after_sending",
+    "reject_on_timeout",
+    "no_claim",
+    "ignore_ambiguous_commit",
+    "unknown_is_no_exposure",
+)
+"""Mutants that a few seeds catch; ``make faults`` runs them all."""
+
+
+@pytest.mark.timeout(600)
+def test_300_worlds_keep_every_invariant() -> None:
+    summary = campaign(range(300))
+    assert not summary.failed, f"python -m tests.faults.simulation --seeds {summary.failed[0].seed} says more"
+    assert summary.trades > 2_500
+    assert summary.booked > 2_000
+
+
+def test_the_same_seed_gives_the_same_world() -> None:
+    seeds = range(3)
+    assert campaign(seeds).outcomes == campaign(seeds).outcomes
+
+
+@pytest.mark.parametrize("mutant", _QUICK)
+def test_the_checker_catches_a_wrong_protocol(mutant: str) -> None:
+    assert campaign(range(25), mutant=mutant, until_caught=True).failed
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_every_wrong_protocol_is_caught_within_300_seeds(mutant: str) -> None:
+    assert campaign(range(300), workers=2, mutant=mutant, until_caught=True).failed
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(4 * 3600)
+def test_5000_worlds_keep_every_invariant() -> None:
+    summary = campaign(range(5_000), workers=2)
+    assert not summary.failed, f"python -m tests.faults.simulation --seeds {summary.failed[0].seed} says more"
+    assert summary.trades >= 50_000
