@@ -14,30 +14,30 @@ from services.runtime.clock import Clock, SystemClock
 from services.runtime.interceptors import ErrorInterceptor
 from services.session import codec
 from services.session.adapters.activity import RedisActivity
+from services.session.adapters.agent_client import GrpcAgent
+from services.session.adapters.broker_client import GrpcBroker
 from services.session.adapters.event_log import RedisEventLog
 from services.session.adapters.leases import RedisLeases
 from services.session.adapters.ledger.database import PostgresDatabase
 from services.session.adapters.ledger.ledger import PostgresLedger
 from services.session.adapters.redis_client import connect
 from services.session.adapters.signals import RedisSignals
+from services.session.adapters.tokens import JwtTokens, SigningKey
 from services.session.adapters.vault import Vault
-from services.session.agent_client import GrpcAgent
-from services.session.broker_client import GrpcBroker
 from services.session.domain.bot import ServiceLimits
 from services.session.domain.events import StoredEvent
 from services.session.domain.values import SessionKey
-from services.session.login import Logins
-from services.session.ownership import Ownership
 from services.session.ports import Agent, BrokerGateway, EventLog
 from services.session.rest_errors import present
-from services.session.retention import keep_pruning
-from services.session.runner import RunnerTools, SessionRunner
 from services.session.servicer import SessionServicer
-from services.session.sessions import Sessions
 from services.session.settings import SessionSettings
-from services.session.tokens import JwtTokens, SigningKey
-from services.session.trading import TradeDesk
-from services.session.watching import Watching
+from services.session.use_cases.login import Logins
+from services.session.use_cases.ownership import Ownership
+from services.session.use_cases.retention import keep_pruning
+from services.session.use_cases.runner import RunnerTools, SessionRunner
+from services.session.use_cases.sessions import Sessions
+from services.session.use_cases.trading import TradeDesk
+from services.session.use_cases.watching import Watching
 
 ERROR_DOMAIN = "session.tradebot"
 

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from services.session.tokens import SigningKey
+from services.session.adapters.tokens import SigningKey
 
 
 def main() -> None:

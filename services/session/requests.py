@@ -25,7 +25,7 @@ from services.session.domain.values import (
     session_key,
 )
 from services.session.ports import TwoFactor
-from services.session.sessions import ConnectCommand
+from services.session.use_cases.sessions import ConnectCommand
 
 TIMEFRAMES: Final = (
     1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 604800, 2592000,

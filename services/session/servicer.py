@@ -13,9 +13,9 @@ from services.runtime.clock import Clock
 from services.session import codec, requests
 from services.session.domain.events import StoredEvent
 from services.session.domain.values import BotStatus, session_key
-from services.session.export import trades_to_csv
-from services.session.sessions import Sessions
-from services.session.watching import CandleFrame, Frame, Gap, Snapshot, Watching
+from services.session.use_cases.export import trades_to_csv
+from services.session.use_cases.sessions import Sessions
+from services.session.use_cases.watching import CandleFrame, Frame, Gap, Snapshot, Watching
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -20,12 +20,12 @@ from services.session.domain.values import (
     TradeSource,
     session_key,
 )
-from services.session.login import Logins
-from services.session.ownership import Ownership
-from services.session.runner import RunnerTools, SessionRunner
-from services.session.sessions import ConnectCommand, Connected, Sessions
-from services.session.trading import TradeDesk
-from services.session.watching import Watching
+from services.session.use_cases.login import Logins
+from services.session.use_cases.ownership import Ownership
+from services.session.use_cases.runner import RunnerTools, SessionRunner
+from services.session.use_cases.sessions import ConnectCommand, Connected, Sessions
+from services.session.use_cases.trading import TradeDesk
+from services.session.use_cases.watching import Watching
 from tests.support.clocks import ManualClock
 from tests.support.fakes import (
     FakeActivity,

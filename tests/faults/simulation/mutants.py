@@ -15,8 +15,8 @@ from services.session.domain.bot import ServiceLimits
 from services.session.domain.errors import LimitReachedError, UnavailableError
 from services.session.domain.trade import ACTIVE, Trade, TradeRequest, TradeState
 from services.session.domain.values import SessionKey, TradeId, TradeSource
-from services.session.ownership import Ownership
 from services.session.ports import AnswerLost, Placed
+from services.session.use_cases.ownership import Ownership
 from tests.faults.simulation.ledger import Inner
 from tests.faults.simulation.platform import SimPlatform
 

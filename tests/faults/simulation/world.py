@@ -33,11 +33,11 @@ from services.session.domain.values import (
     TradeId,
     TradeSource,
 )
-from services.session.login import Logins
-from services.session.ownership import Ownership
 from services.session.ports import Agent, BrokerGateway, Decision, DecisionFeed
-from services.session.runner import RunnerTools, SessionRunner
-from services.session.trading import TradeDesk
+from services.session.use_cases.login import Logins
+from services.session.use_cases.ownership import Ownership
+from services.session.use_cases.runner import RunnerTools, SessionRunner
+from services.session.use_cases.trading import TradeDesk
 from tests.faults.simulation.faults import Fate, Faults
 from tests.faults.simulation.ledger import Inner, SimDatabase, SimServer, Transaction, moves_of
 from tests.faults.simulation.live_state import SimActivity, SimRedis, SimSignals

@@ -21,8 +21,8 @@ from services.runtime.clock import SystemClock
 from services.runtime.interceptors import error_info
 from services.runtime.server import Server
 from services.runtime.settings import ServerSettings
+from services.session.adapters.broker_client import GrpcBroker
 from services.session.bootstrap import ERROR_DOMAIN, SessionApplication, application
-from services.session.broker_client import GrpcBroker
 from services.session.domain.values import Candle
 from services.session.ports import Agent, Decision
 from services.session.settings import SessionSettings

@@ -18,7 +18,7 @@ from services.runtime.clock import SystemClock
 from services.runtime.errors import Code, ServiceError
 from services.runtime.interceptors import ErrorInterceptor
 from services.runtime.secret import Secret
-from services.session.broker_client import GrpcBroker
+from services.session.adapters.broker_client import GrpcBroker
 from services.session.domain.errors import (
     AssetClosedError,
     BrokerUnavailableError,

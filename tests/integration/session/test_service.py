@@ -18,8 +18,8 @@ from services.agent.settings import AgentSettings
 from services.runtime.channel import open_channel
 from services.runtime.server import Server
 from services.runtime.settings import ServerSettings
+from services.session.adapters.agent_client import GrpcAgent
 from services.session.adapters.ledger.database import PostgresDatabase
-from services.session.agent_client import GrpcAgent
 from tests.integration.session.service_world import (
     Client,
     ServiceWorld,

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tradebot.session.v1 import event_pb2
 
 from services.session import codec, jwks
+from services.session.adapters.tokens import AUDIENCE, ISSUER, JwtTokens, SigningKey
 from services.session.domain.bot import BotSettings, Usage
 from services.session.domain.events import (
     BalanceChanged,
@@ -48,8 +49,7 @@ from services.session.domain.values import (
     TradeSource,
     session_key,
 )
-from services.session.export import trades_to_csv
-from services.session.tokens import AUDIENCE, ISSUER, JwtTokens, SigningKey
+from services.session.use_cases.export import trades_to_csv
 from tests.support.clocks import ManualClock
 from tests.support.fakes import a_candle
 

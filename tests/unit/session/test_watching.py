@@ -8,7 +8,7 @@ import pytest
 from services.session.domain.errors import SessionNotFoundError, UnavailableError
 from services.session.domain.events import LogWritten, StoredEvent
 from services.session.domain.values import SessionKey
-from services.session.watching import CandleFrame, Frame, Gap, Snapshot
+from services.session.use_cases.watching import CandleFrame, Frame, Gap, Snapshot
 from tests.support.session_world import World, a_manual_trade, running, settle
 
 

@@ -24,7 +24,7 @@ from services.session.domain.events import FaultHappened, LimitWasReached, LogWr
 from services.session.domain.trade import ACTIVE, Trade, TradeRequest, TradeState
 from services.session.domain.values import BotStatus, Candle, Direction, TradeSource
 from services.session.ports import Agent, BrokerGateway, Decision, Ledger, SessionRecord
-from services.session.trading import TradeDesk
+from services.session.use_cases.trading import TradeDesk
 
 _EXTRA_HISTORY: Final = 50
 """Candles asked for beyond what the model wants, for holes and the one in progress."""

@@ -19,8 +19,8 @@ from services.session.domain.errors import (
 )
 from services.session.domain.trade import BrokerOrder, Trade, TradeRequest, TradeState
 from services.session.domain.values import TradeId
-from services.session.login import Logins
 from services.session.ports import AnswerLost, BrokerGateway, Ledger, Placed, SessionRecord, Signals
+from services.session.use_cases.login import Logins
 
 _log = structlog.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from services.session.domain.reconciliation import (
 )
 from services.session.domain.trade import Trade, TradeState
 from services.session.ports import BrokerGateway, Ledger, SessionRecord
-from services.session.trading import TradeDesk
+from services.session.use_cases.trading import TradeDesk
 
 SETTLEMENT_GRACE: Final = timedelta(seconds=5)
 """Time after its expiry in which a trade's result is expected to come by itself."""

@@ -12,7 +12,7 @@ from services.runtime.clock import Clock
 from services.runtime.errors import ServiceError
 from services.session.domain.values import SessionKey
 from services.session.ports import Leases, Ledger, Signals
-from services.session.runner import SessionRunner
+from services.session.use_cases.runner import SessionRunner
 
 _log = structlog.get_logger(__name__)
 

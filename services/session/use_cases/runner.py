@@ -12,7 +12,6 @@ import structlog
 from services.runtime.clock import Clock
 from services.runtime.errors import ServiceError
 from services.runtime.secret import Secret
-from services.session.bot import Bot
 from services.session.domain.bot import ServiceLimits
 from services.session.domain.errors import (
     BrokerUnavailableError,
@@ -37,11 +36,12 @@ from services.session.domain.values import (
     SessionState,
     TradeSource,
 )
-from services.session.frames import CandleFrames, EncodeCandle
-from services.session.login import Logins, same_balance
 from services.session.ports import AccountEvent, Activity, Agent, BrokerGateway, Ledger, SessionRecord, Signals
-from services.session.reconciling import Reconciler
-from services.session.trading import TradeDesk
+from services.session.use_cases.bot import Bot
+from services.session.use_cases.frames import CandleFrames, EncodeCandle
+from services.session.use_cases.login import Logins, same_balance
+from services.session.use_cases.reconciling import Reconciler
+from services.session.use_cases.trading import TradeDesk
 
 _POLL: Final = 60.0
 """Seconds after which the desired state is read again although nobody said that it changed."""

@@ -37,7 +37,6 @@ from services.session.domain.values import (
     TradeId,
     session_key,
 )
-from services.session.login import Logins
 from services.session.ports import (
     Activity,
     Agent,
@@ -50,7 +49,8 @@ from services.session.ports import (
     TradePage,
     TwoFactor,
 )
-from services.session.trading import TradeDesk
+from services.session.use_cases.login import Logins
+from services.session.use_cases.trading import TradeDesk
 
 _log = structlog.get_logger(__name__)
 
