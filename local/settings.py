@@ -20,6 +20,8 @@ class LocalSettings(BaseSettings):
     """The address the gateway listens on; there is no TLS here, so only this machine by default."""
     data: Path = CHECKOUT / ".data"
     """All state, logs and keys; removing the folder is a clean start."""
+    session_replicas: int = Field(default=1, ge=1, le=4)
+    """Replicas of the session service; they share the sessions and take over from each other."""
     postgres_port: int = 0
     redis_port: int = 0
     simulator_iq_port: int = 0

@@ -66,6 +66,9 @@ def describe(settings: LocalSettings, folder: DataFolder, block: PortBlock) -> S
     redis, redis_url = valkey(folder.redis, ports.redis, folder.password("redis"), folder.run)
     url = f"http://localhost:{settings.port}"
     session_env = _session_env(folder, ports, cluster.url, redis_url)
+    replicas = {"session": ports.session} | {
+        f"session-{number}": block.pick() for number in range(2, settings.session_replicas + 1)
+    }
     processes = (
         cluster.process(),
         redis,
@@ -73,9 +76,12 @@ def describe(settings: LocalSettings, folder: DataFolder, block: PortBlock) -> S
         Process(name="migrate", argv=_python("services.session.migrate"), env=session_env, needs=("postgres",)),
         _service("agent", ports.agent, _agent_env(folder)),
         _service("broker", ports.broker, _broker_env(ports, redis_url), needs=("redis", "simulator")),
-        _service("session", ports.session, session_env, needs=("migrate", "redis", "broker", "agent")),
-        _envoy(settings, folder, ports, url),
-        _bridge(ports, url),
+        *(
+            _service("session", port, session_env, needs=("migrate", "redis", "broker", "agent"), name=name)
+            for name, port in replicas.items()
+        ),
+        _envoy(settings, folder, ports, url, replicas),
+        _bridge(ports, url, replicas),
     )
     addresses = {
         "simulator": {
@@ -102,12 +108,14 @@ def _python(module: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module)
 
 
-def _service(name: str, port: int, env: Mapping[str, str], needs: tuple[str, ...] = ()) -> Process:
-    prefix = name.upper()
+def _service(
+    service: str, port: int, env: Mapping[str, str], needs: tuple[str, ...] = (), name: str | None = None
+) -> Process:
+    prefix = service.upper()
     drain = {f"{prefix}_{setting}": value for setting, value in _DRAIN.items()}
     return Process(
-        name=name,
-        argv=_python(f"services.{name}"),
+        name=name or service,
+        argv=_python(f"services.{service}"),
         env={**drain, **env, f"{prefix}_PORT": str(port)},
         ready=grpc_health(_at(port)),
         needs=needs,
@@ -159,24 +167,28 @@ def _simulator(folder: DataFolder, ports: _Ports) -> Process:
     )
 
 
-def _bridge(ports: _Ports, url: str) -> Process:
+def _bridge(ports: _Ports, url: str, replicas: Mapping[str, int]) -> Process:
+    targets = ",".join(_at(port) for port in replicas.values())
     return Process(
         name="bridge",
         argv=_python("gateway.bridge"),
-        env={"BRIDGE_PORT": str(ports.bridge), "BRIDGE_SESSION_TARGET": _at(ports.session)},
+        # gRPC's own way to name several: it stays with the first that answers.
+        env={"BRIDGE_PORT": str(ports.bridge), "BRIDGE_SESSION_TARGET": f"ipv4:{targets}"},
         ready=gateway_answers(url),
         # The edge stands while the bridge stops, so that clients are told why their socket closes.
-        needs=("session", "envoy"),
+        needs=(*replicas, "envoy"),
     )
 
 
-def _envoy(settings: LocalSettings, folder: DataFolder, ports: _Ports, url: str) -> Process:
+def _envoy(
+    settings: LocalSettings, folder: DataFolder, ports: _Ports, url: str, replicas: Mapping[str, int]
+) -> Process:
     configuration = folder.run / "envoy.yaml"
     gateway = GatewaySettings(
         host=settings.host,
         port=settings.port,
         admin_port=ports.envoy_admin,
-        session_targets=_at(ports.session),
+        session_targets=",".join(_at(port) for port in replicas.values()),
         bridge_targets=_at(ports.bridge),
         descriptor=CHECKOUT / "gen" / "tradebot.binpb",
     )
@@ -186,5 +198,5 @@ def _envoy(settings: LocalSettings, folder: DataFolder, ports: _Ports, url: str)
         # Several systems on one machine would share the sockets of hot restart, which nobody here uses.
         argv=(str(_ENVOY), "-c", str(configuration), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"),
         ready=http_status(f"{url}/healthz"),
-        needs=("session",),
+        needs=tuple(replicas),
     )
