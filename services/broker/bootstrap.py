@@ -1,5 +1,6 @@
 """Puts the broker service together: the only place that names concrete adapters."""
 
+import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -59,9 +60,11 @@ async def bootstrap(settings: Settings, clock: Clock | None = None) -> AsyncIter
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(client_session())
         breaker = await login_breaker(settings, clock, stack)
-        connections = Connections(connector_factory(settings, http, breaker, clock))
+        connections = Connections(connector_factory(settings, http, breaker, clock), clock)
         # Whatever ends the application, no connection outlives it.
         stack.push_async_callback(connections.drain, 0.0)
+        sweeping = asyncio.create_task(connections.keep_sweeping(settings.unwatched_limit))
+        stack.callback(sweeping.cancel)
         yield BrokerApplication(connections, clock, settings.order_timeout + 1.0)
 
 

@@ -1,15 +1,20 @@
 """The connections of a process: who is connected under which session key, and nothing of what they do."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
 from services.broker.domain.errors import AccountMismatchError, BrokerError, BrokerUnavailableError, NotConnectedError
 from services.broker.domain.ports import Connector, ConnectorFactory
-from services.broker.domain.values import AccountType, Broker, ConnectionState, Credentials, TwoFactor
+from services.broker.domain.values import AccountEvent, AccountType, Broker, ConnectionState, Credentials, TwoFactor
+from services.runtime.clock import Clock
 from services.runtime.secret import Secret
 
+_SWEEPS: Final = 4
+"""How often nobody's connections are looked for within the time after which they are closed."""
 _log = structlog.get_logger(__name__)
 
 
@@ -33,6 +38,9 @@ class _Seat:
     waiting: int = 0
     connector: Connector | None = None
     wish: Connect | None = None
+    watchers: int = 0
+    unwatched_since: float = 0.0
+    """Monotonic time since which nobody follows the account, if nobody does."""
 
 
 class Connections:
@@ -40,10 +48,12 @@ class Connections:
 
     Args:
         factory: Makes a connector that is not connected yet.
+        clock: Time.
     """
 
-    def __init__(self, factory: ConnectorFactory) -> None:
+    def __init__(self, factory: ConnectorFactory, clock: Clock) -> None:
         self._factory = factory
+        self._clock = clock
         self._seats: dict[str, _Seat] = {}
         self._draining = False
 
@@ -89,6 +99,42 @@ class Connections:
         if self._draining:
             raise BrokerUnavailableError("the service is stopping")
         return self.get(session_key)
+
+    async def watch_account(self, session_key: str) -> AsyncIterator[AccountEvent]:
+        """Follow the account under a key; see ``Connector.watch_account``.
+
+        Raises:
+            NotConnectedError: There is no connection.
+        """
+        connector = self.get(session_key)
+        seat = self._seats[session_key]
+        seat.watchers += 1
+        try:
+            async for event in connector.watch_account():
+                yield event
+        finally:
+            seat.watchers -= 1
+            seat.unwatched_since = self._clock.monotonic()
+
+    async def keep_sweeping(self, patience: float) -> None:
+        """Close connections that nobody has followed for a time, until cancelled.
+
+        Whoever runs a session follows its account. A connection that is left over, because a caller hung up while it was
+        made or because its session now lives elsewhere, would stay logged in for ever. Nobody is logged out: the session
+        may go on with the same token at another place.
+
+        Args:
+            patience: Seconds without a follower.
+        """
+        while True:
+            await self._clock.sleep(patience / _SWEEPS)
+            before = self._clock.monotonic() - patience
+            for key, seat in list(self._seats.items()):
+                if seat.connector is None or seat.watchers or seat.waiting or seat.unwatched_since > before:
+                    continue
+                if not seat.connector.in_flight():
+                    _log.info("connection_of_nobody", session_key=key)
+                    await self.close(key, log_out=False)
 
     async def close(self, session_key: str, *, log_out: bool) -> None:
         """Close the connection under a key, if there is one."""
@@ -142,7 +188,7 @@ class Connections:
             stopping = BrokerUnavailableError("the service is stopping")
             await connector.close(stopping)
             raise stopping
-        seat.connector, seat.wish = connector, wish
+        seat.connector, seat.wish, seat.unwatched_since = connector, wish, self._clock.monotonic()
         return connector
 
     def _tidy(self, session_key: str, seat: _Seat) -> None:

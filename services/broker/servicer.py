@@ -64,8 +64,7 @@ class BrokerServicer(broker_service_pb2_grpc.BrokerServiceServicer):
         self, request: pb.WatchAccountRequest, _context: Context
     ) -> AsyncIterator[pb.WatchAccountResponse]:
         """Stream what happens to the account."""
-        connector = self._connections.get(codec.session_key(request.session_key))
-        async for event in connector.watch_account():
+        async for event in self._connections.watch_account(codec.session_key(request.session_key)):
             yield codec.event_to_proto(event)
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, _context: Context) -> pb.PlaceOrderResponse:

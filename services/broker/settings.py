@@ -44,6 +44,8 @@ class Settings(ServerSettings):
     """Without a tick of the broker's clock for this long the connection counts as lost."""
     settlement_grace: float = 5.0
     """After the expiry, before a settlement that was not pushed is read from the history."""
+    unwatched_limit: float = 300.0
+    """After which a connection is closed whose account nobody follows."""
     assets_max_age: float = 60.0
     """After which the assets of a group of users are read anew; payouts are pushed in between."""
 

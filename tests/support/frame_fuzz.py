@@ -169,4 +169,4 @@ def _read_list(which: int, data: bytes) -> None:
 
 
 def _parse(position: Position) -> Order | None:
-    return parse_position(position, ACCOUNT, str)
+    return parse_position(position, ACCOUNT, str(position.active_id))

@@ -29,8 +29,8 @@ ANSWER_DEADLINE: Final = timedelta(seconds=30)
 
 REQUEST_LIFETIME: Final = timedelta(seconds=60)
 """How long after ``send_before`` a blitz order may still be accepted. Blitz counts its duration from acceptance, so its
-expiry is no fence; what ends the request is that the connector closes a connection whose answers stay away, and that the
-broker works off what it received before. Longer delays are what late adoption is for."""
+expiry is no fence. That a broker works off within this time what it has received is an assumption; longer delays are
+what late adoption is for."""
 
 LIST_STALENESS: Final = timedelta(seconds=15)
 """How far a broker's list may lag behind what it has booked."""
@@ -46,6 +46,9 @@ LISTS_NEEDED: Final = 2
 
 CLOCKS_APART: Final = timedelta(minutes=2)
 """How far our clock may be ahead of the broker's, whose times the closed orders carry; only makes the list longer."""
+
+AMBIGUOUS_SEARCHED: Final = timedelta(days=1)
+"""How long an ambiguous trade may still become clear by itself, because another trade claims one of the orders."""
 
 _CERTAIN: Final = LIST_STALENESS + MARGIN
 
@@ -131,9 +134,17 @@ def overdue(trades: Iterable[Trade], now: datetime) -> tuple[Action, ...]:
     return tuple(actions)
 
 
-def listing_start(trades: Iterable[Trade]) -> datetime | None:
+def left_to_a_person(trade: Trade, now: datetime) -> bool:
+    """Whether lists are no longer searched for a trade that more than one order could be.
+
+    It would make the lists longer every day, and a list too long to be read to its end proves nothing about any trade.
+    """
+    return trade.ambiguous and _sent(trade)[0] < now - AMBIGUOUS_SEARCHED
+
+
+def listing_start(trades: Iterable[Trade], now: datetime) -> datetime | None:
     """Return from when on closed orders must be listed to find these trades; None if no list is needed."""
-    sent = [trade.send_time for trade in trades if trade.send_time is not None]
+    sent = [trade.send_time for trade in trades if trade.send_time is not None and not left_to_a_person(trade, now)]
     return min(sent) - CLOCKS_APART if sent else None
 
 
@@ -174,6 +185,9 @@ def reconcile(
         if order is not None and order.broker_order_id not in claimed:
             # The connector itself has seen the answer: no guess.
             actions.append(Adopt(trade.trade_id, order))
+            continue
+        if left_to_a_person(trade, asked):
+            # The lists need not reach back to it: that one order of two is listed would prove nothing.
             continue
         if trade.state is TradeState.SENDING or (
             trade.state is TradeState.NOT_PLACED and _fingerprint(trade) in unresolved

@@ -60,12 +60,8 @@ class Reconciler:
             BrokerUnavailableError: The lists cannot be read now.
             StaleEpochError: Another process runs the session.
         """
-        trades = await self._ledger.unsettled(self._key)
-        given_up = overdue((t for t in trades if not self._desk.is_under_way(t.trade_id)), self._clock.now())
-        if given_up:
-            await self._do(given_up)
-            trades = await self._ledger.unsettled(self._key)
-        start = listing_start(trades)
+        trades = await self._give_up()
+        start = listing_start(trades, self._clock.now())
         if start is not None and (thorough or self._needs_lists(trades)):
             asked = self._clock.now()
             listed = await self._broker.orders(self._key, start)
@@ -77,6 +73,25 @@ class Reconciler:
                 await self._do(verdict.actions)
                 trades = await self._ledger.unsettled(self._key)
         return self._wait(trades)
+
+    async def run_unconnected(self) -> float | None:
+        """Do what needs no list while the broker cannot be asked; returns as ``run`` does.
+
+        Raises:
+            StaleEpochError: Another process runs the session.
+        """
+        trades = await self._give_up()
+        being_sent = [trade for trade in trades if trade.state in {TradeState.INTENT, TradeState.SENDING}]
+        return _SOON if being_sent else None
+
+    async def _give_up(self) -> Sequence[Trade]:
+        """Give up what nobody sends any more; returns what is unsettled then."""
+        trades = await self._ledger.unsettled(self._key)
+        given_up = overdue((t for t in trades if not self._desk.is_under_way(t.trade_id)), self._clock.now())
+        if given_up:
+            await self._do(given_up)
+            trades = await self._ledger.unsettled(self._key)
+        return trades
 
     def seconds_until_overdue(self, expiry_time: datetime) -> float:
         """Return after how many seconds the result of a trade that expires then is missing."""

@@ -25,7 +25,7 @@ from services.session.domain.errors import (
     TwoFactorInvalidError,
     TwoFactorRequiredError,
 )
-from services.session.domain.events import BalanceChanged, BrokerConnectionChanged, SessionWillExpire
+from services.session.domain.events import BalanceChanged, BrokerConnectionChanged, FaultHappened, SessionWillExpire
 from services.session.domain.trade import ACTIVE, BrokerOrder
 from services.session.domain.values import (
     Account,
@@ -105,6 +105,8 @@ class SessionRunner:
         self._reconciled = False
         self._thorough = True
         self._log_outs = 0
+        self._contradictions: set[str] = set()
+        """Orders at the broker that were told to contradict the ledger."""
         # What the user was told last.
         self._connection: BrokerConnection
         self._balance: tuple[Decimal, str]
@@ -266,10 +268,12 @@ class SessionRunner:
             self._log.info("candle_frames_cut", reason=error.reason)
 
     async def _reconcile(self) -> None:
-        if not self._connected.is_set():
-            self._reconcile_at = _NEVER
-            return
         self._reconcile_at = _NEVER
+        if not self._connected.is_set():
+            wait = await self._reconciler.run_unconnected()
+            if wait is not None:
+                self._reconcile_at = min(self._reconcile_at, self._clock.monotonic() + wait)
+            return
         thorough, self._thorough = self._thorough, False
         try:
             wait = await self._reconciler.run(thorough=thorough)
@@ -420,6 +424,15 @@ class SessionRunner:
             await self._ledger.emit(self._key, event, epoch=self._record.epoch)
             self._balance = (account.balance, account.currency)
 
+    async def _tell_contradiction(self, order: BrokerOrder, error: ContradictionError) -> None:
+        """Tell once that the broker has an order that the ledger says cannot be: only a person can judge it."""
+        if order.broker_order_id in self._contradictions:
+            return
+        self._contradictions.add(order.broker_order_id)
+        self._log.error("order_contradicts_ledger", order=order.broker_order_id, detail=error.message)
+        words = f"The broker has an order that does not fit its trade ({error.message}): look at the broker's own list"
+        await self._ledger.emit(self._key, FaultHappened("ORDER_CONTRADICTS_TRADE", words), epoch=self._record.epoch)
+
     async def _record_order(self, order: BrokerOrder) -> None:
         """Record what an order's event says; whatever is missed here is found by reconciling."""
         epoch = self._record.epoch
@@ -432,7 +445,7 @@ class SessionRunner:
                 return
             trade = await self._ledger.settled(self._key, order, epoch=epoch)
         except ContradictionError as error:
-            self._log.error("order_contradicts_ledger", order=order.broker_order_id, detail=error.message)
+            await self._tell_contradiction(order, error)
             return
         if trade is None:
             return

@@ -32,6 +32,8 @@ _BROKER_PATIENCE: Final = 3.0
 _BROKER_POLL: Final = 0.2
 _RECORD_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between attempts to record what the broker said; the last one repeats."""
+_RECORD_TRIES: Final = 20
+"""Attempts at a record that the ledger does not take although it answers."""
 
 _T = TypeVar("_T")
 
@@ -252,7 +254,11 @@ class TradeDesk:
                 if not isinstance(error, UnavailableError):
                     _log.exception("trade_outcome_refused_by_ledger", trade=trade.trade_id)
                     raise
-            except Exception as error:  # noqa: BLE001 - a ledger that is away comes back
+            except Exception as error:
+                # No outage, those are UnavailableError: a record that the ledger can never hold, or a mistake of ours.
+                if attempt + 1 >= _RECORD_TRIES:
+                    _log.exception("trade_outcome_not_recorded", trade=trade.trade_id)
+                    raise
                 _log.warning("trade_not_recorded_yet", trade=trade.trade_id, error=type(error).__name__)
             await self._clock.sleep(_RECORD_BACKOFF[min(attempt, len(_RECORD_BACKOFF) - 1)])
             attempt += 1

@@ -265,6 +265,16 @@ async def test_a_list_that_shrank_while_it_was_read_is_not_complete(stage: Stage
     assert not listed.complete
 
 
+async def test_a_list_with_an_order_on_an_asset_without_a_name_is_not_complete(stage: Stage) -> None:
+    """An order is searched by its asset's name: one that cannot be named may be the one that is searched."""
+    entries = [position(), position(external_id=6, active_id=999)]
+    stage.broker.replies["get-positions"] = lambda _: ("positions", {"positions": entries, "total": 2, "limit": 100})
+    connector = await stage.connected()
+    listed = await connector.list_orders(datetime.now(UTC))
+    assert [order.broker_order_id for order in listed.orders] == ["5"]
+    assert not listed.complete
+
+
 async def test_noise_harms_nothing(stage: Stage) -> None:
     connector = await stage.connected()
     for text in (

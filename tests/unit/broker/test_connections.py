@@ -1,7 +1,7 @@
 """Who is connected under which key."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +18,7 @@ from services.broker.domain.errors import (
 from services.broker.domain.values import Account, AccountType, Broker, ConnectionState, Credentials, Order
 from services.runtime.secret import Secret
 from tests.support.brokers import credentials
+from tests.support.clocks import ManualClock
 
 
 class FakeConnector:
@@ -30,6 +31,7 @@ class FakeConnector:
         self.closed: list[tuple[BrokerError, bool]] = []
         self.orders: list[asyncio.Future[Order]] = []
         self._log, self._error = log, error
+        self.happens: asyncio.Queue[ConnectionState] = asyncio.Queue()
 
     async def connect(self, _token: Any, _two_factor: Any) -> None:
         self._log.append("connect")
@@ -42,6 +44,10 @@ class FakeConnector:
         self._log.append("close")
         self.closed.append((reason, log_out))
 
+    async def watch_account(self) -> AsyncIterator[ConnectionState]:
+        while True:
+            yield await self.happens.get()
+
     def in_flight(self) -> Sequence[Awaitable[Order]]:
         return self.orders
 
@@ -51,7 +57,8 @@ class Stage:
         self.log: list[str] = []
         self.made: list[FakeConnector] = []
         self.error: BrokerError | None = None
-        self.connections = Connections(self._make)  # type: ignore[arg-type]  # only what connections use is faked
+        self.clock = ManualClock()
+        self.connections = Connections(self._make, self.clock)  # type: ignore[arg-type]  # only what connections use is faked
 
     def _make(self, _broker: Broker, _account_type: AccountType, _credentials: Credentials) -> FakeConnector:
         self.made.append(FakeConnector(self.log, self.error))
@@ -147,3 +154,37 @@ async def test_draining_takes_nothing_new_and_waits_for_answers() -> None:
     ((reason, log_out),) = stage.made[0].closed
     assert isinstance(reason, BrokerUnavailableError)
     assert not log_out
+
+
+async def test_a_connection_that_nobody_follows_is_closed_but_not_logged_out() -> None:
+    stage = Stage()
+    followed = await stage.connections.connect(wish("followed"))
+    await stage.connections.connect(wish("left over"))
+    events = stage.connections.watch_account("followed")
+    stage.made[0].happens.put_nowait(ConnectionState.CONNECTED)
+    await anext(events)
+    sweeping = asyncio.create_task(stage.connections.keep_sweeping(300))
+    await asyncio.sleep(0)
+    await stage.clock.advance(299)
+    assert len(stage.connections) == 2
+    await stage.clock.advance(100)
+    assert [closed for _, closed in stage.made[1].closed] == [False]
+    assert stage.connections.get("followed") is followed
+    await events.aclose()  # type: ignore[attr-defined]  # an async generator
+    await stage.clock.advance(400)
+    assert len(stage.connections) == 0
+    sweeping.cancel()
+
+
+async def test_a_connection_with_an_order_under_way_is_never_swept() -> None:
+    stage = Stage()
+    await stage.connections.connect(wish())
+    stage.made[0].orders.append(asyncio.get_running_loop().create_future())
+    sweeping = asyncio.create_task(stage.connections.keep_sweeping(300))
+    await asyncio.sleep(0)
+    await stage.clock.advance(1_000)
+    assert len(stage.connections) == 1
+    stage.made[0].orders.clear()
+    await stage.clock.advance(400)
+    assert len(stage.connections) == 0
+    sweeping.cancel()

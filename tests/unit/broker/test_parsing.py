@@ -49,7 +49,7 @@ def raw(value: Any) -> msgspec.Raw:
 
 
 def test_a_settled_option_is_read_as_the_broker_settled_it() -> None:
-    order = parse_position(decoded(POSITION), ACCOUNT, lambda _: "EURUSD-OTC")
+    order = parse_position(decoded(POSITION), ACCOUNT, "EURUSD-OTC")
     assert (order.state, order.outcome, order.profit) == (OrderState.CLOSED, Outcome.WON, Decimal("0.87"))
     assert (order.broker_order_id, order.balance_id, order.asset) == ("14000000025", BALANCE_ID, "EURUSD-OTC")
     assert (order.instrument_type, order.direction) == (InstrumentType.TURBO, Direction.CALL)
@@ -61,7 +61,7 @@ def test_a_settled_option_is_read_as_the_broker_settled_it() -> None:
 
 
 def test_an_open_position_has_no_result() -> None:
-    order = parse_position(decoded(OPEN_POSITION), ACCOUNT, str)
+    order = parse_position(decoded(OPEN_POSITION), ACCOUNT, "EURUSD-OTC")
     assert order.state is OrderState.OPEN
     assert (order.outcome, order.profit, order.close_time) == (None, None, None)
 
@@ -82,22 +82,22 @@ def test_an_open_position_has_no_result() -> None:
     ],
 )
 def test_outcome_words_and_for_others_the_brokers_money(reason: str | None, pnl: float, outcome: Outcome) -> None:
-    order = parse_position(decoded(POSITION | {"close_reason": reason, "pnl": pnl}), ACCOUNT, str)
+    order = parse_position(decoded(POSITION | {"close_reason": reason, "pnl": pnl}), ACCOUNT, "EURUSD-OTC")
     assert (order.outcome, order.profit) == (outcome, Decimal(str(pnl)))
 
 
 def test_a_digital_position_is_read_by_its_own_part() -> None:
-    order = parse_position(decoded(DIGITAL_POSITION), ACCOUNT, str)
+    order = parse_position(decoded(DIGITAL_POSITION), ACCOUNT, "EURUSD-OTC")
     assert (order.instrument_type, order.direction) == (InstrumentType.DIGITAL, Direction.PUT)
     assert order.expiry_time.timestamp() * 1000 == DIGITAL["instrument_expiration"]
     assert (order.outcome, order.profit) == (Outcome.WON, Decimal("0.9"))
     still_open = DIGITAL_POSITION | {"status": "open", "expected_profit": 1.9}
-    assert parse_position(decoded(still_open), ACCOUNT, str).payout_rate == 0.9
+    assert parse_position(decoded(still_open), ACCOUNT, "EURUSD-OTC").payout_rate == 0.9
 
 
 def test_without_pnl_the_credit_less_the_stake_counts() -> None:
     position = {key: value for key, value in POSITION.items() if key != "pnl"}
-    assert parse_position(decoded(position), ACCOUNT, str).profit == Decimal("0.87")
+    assert parse_position(decoded(position), ACCOUNT, "EURUSD-OTC").profit == Decimal("0.87")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_without_pnl_the_credit_less_the_stake_counts() -> None:
 )
 def test_what_cannot_be_understood_is_refused_whole(change: dict[str, Any]) -> None:
     with pytest.raises(ParseError):
-        parse_position(decoded(POSITION | change), ACCOUNT, str)
+        parse_position(decoded(POSITION | change), ACCOUNT, "EURUSD-OTC")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from services.session.domain.reconciliation import (
     LISTS_APART,
     MARGIN,
     NOT_SENT,
+    Absence,
     Absences,
     Action,
     Adopt,
@@ -42,6 +43,7 @@ from services.session.domain.values import (
 
 T0 = datetime(2026, 11, 24, 12, 0, 20, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+DAY = timedelta(days=1)
 NOBODYS: Absences = {}
 
 
@@ -274,8 +276,8 @@ def test_no_other_trade_is_ever_overdue(state: TradeState) -> None:
 
 
 def test_lists_begin_before_the_oldest_trade_that_was_sent() -> None:
-    assert listing_start([a_trade(TradeState.INTENT)]) is None
-    start = listing_start([a_trade(), a_trade(send_time=T0 - timedelta(hours=1))])
+    assert listing_start([a_trade(TradeState.INTENT)], T0) is None
+    start = listing_start([a_trade(), a_trade(send_time=T0 - timedelta(hours=1))], T0)
     assert start is not None
     assert start < T0 - timedelta(hours=1)
 
@@ -292,3 +294,16 @@ def test_every_unknown_trade_is_resolved_within_its_bound(kind: InstrumentType) 
         absences = verdict.absences
         at += poll
     pytest.fail("it was not resolved in time")
+
+
+def test_an_ambiguous_trade_is_left_to_a_person_after_a_day() -> None:
+    trade, other = a_trade(ambiguous=True), a_trade(trade_id=TradeId("t-2"), amount=Decimal(3), send_time=T0 + DAY)
+    assert listing_start([trade], T0 + DAY) is not None
+    assert listing_start([trade], T0 + DAY + SECOND) is None
+    start = listing_start([trade, other], T0 + DAY + SECOND)
+    assert start is not None
+    assert start > T0 + timedelta(hours=23)
+    # The list does not reach back any more, so that one of the two orders is missing from it proves nothing.
+    assert actions([trade], [an_order()], at=DAY - 10 * SECOND) == [Adopt(trade.trade_id, an_order())]
+    assert actions([trade], [an_order()], at=DAY + 10 * SECOND) == []
+    assert actions([trade], [], at=DAY + 10 * SECOND, absences={trade.trade_id: Absence(9, T0)}) == []

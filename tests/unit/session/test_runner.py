@@ -10,8 +10,10 @@ import pytest
 
 from services.session.domain.errors import (
     BrokerUnavailableError,
+    ContradictionError,
     InvalidCredentialsError,
     LoginThrottledError,
+    PayoutChangedError,
     SessionNotFoundError,
 )
 from services.session.domain.trade import Trade, TradeState
@@ -155,6 +157,36 @@ async def test_a_trade_that_another_replica_left_unresolved_is_found_although_th
     await world.pass_time(200)
     trade = await world.sessions.trade(key, TradeId("left-behind"))
     assert trade.state is TradeState.NOT_PLACED
+
+
+async def test_what_nobody_sends_any_more_is_given_up_although_the_broker_cannot_be_asked(world: World) -> None:
+    key = await world.key()
+    await settle()
+    world.broker.refuse_login = InvalidCredentialsError()
+    world.broker.loses(key)
+    await settle()
+    await world.ledger.reserve(a_manual_trade(key), TradeId("left-behind"), world.limits, epoch=None)
+    await world.pass_time(200)
+    trade = await world.sessions.trade(key, TradeId("left-behind"))
+    assert trade.state is TradeState.NOT_PLACED
+
+
+async def test_an_order_of_a_rejected_trade_is_told_to_the_user_once(world: World) -> None:
+    key = await world.key()
+
+    async def refuses(trade: Trade) -> Placed | AnswerLost:
+        raise PayoutChangedError(0.8)
+
+    world.broker.answer = refuses
+    with pytest.raises(PayoutChangedError):
+        await world.sessions.place_trade(a_manual_trade(key))
+    (trade,) = world.ledger.all_trades()
+    world.ledger.fail("opened", *[ContradictionError("A trade that is rejected cannot become open")] * 3)
+    for _ in range(3):
+        world.broker.happens(key, world.broker.order_of(trade))
+        await settle()
+    assert world.ledger.types(key) == ["trade_rejected", "error"]
+    assert (await world.sessions.trade(key, trade.trade_id)).state is TradeState.REJECTED
 
 
 async def test_absence_is_declared_only_after_the_broker_cannot_accept_it_any_more(world: World) -> None:

@@ -17,8 +17,7 @@ from services.session.domain.errors import (
     UnavailableError,
 )
 from services.session.domain.trade import Trade, TradeState
-from services.session.domain.values import Account
-from services.session.ports import AnswerLost, Placed, SessionRecord, TwoFactor
+from services.session.ports import AnswerLost, Placed, SessionRecord
 from tests.support.session_world import World, a_manual_trade, settle
 
 
@@ -151,13 +150,13 @@ async def test_an_ambiguous_commit_of_the_mark_sends_nothing(world: World) -> No
 
 async def test_a_session_that_ends_between_reserving_and_sending_leaves_nothing_half_way(world: World) -> None:
     key = await world.key()
-    connect = world.logins.connect
+    stand = world.logins.stand
 
-    async def and_ends(record: SessionRecord, two_factor: TwoFactor | None = None) -> Account:
+    async def and_ends(record: SessionRecord) -> None:
         await world.sessions.disconnect(key)
-        return await connect(record, two_factor)
+        await stand(record)
 
-    world.logins.connect = and_ends  # type: ignore[method-assign]
+    world.logins.stand = and_ends  # type: ignore[method-assign]
     with pytest.raises(StaleEpochError):
         await world.sessions.place_trade(a_manual_trade(key))
     (trade,) = world.ledger.all_trades()
@@ -173,6 +172,18 @@ async def test_a_ledger_that_is_away_after_the_answer_gets_the_outcome_when_it_i
     assert trade.state is TradeState.SENDING
     await world.pass_time(5)
     assert (await caller).state is TradeState.OPEN
+    assert len(world.broker.sent) == 1
+
+
+async def test_an_outcome_that_the_ledger_can_never_hold_is_given_up_and_stays_to_be_reconciled(world: World) -> None:
+    key = await world.key()
+    world.ledger.fail("opened", *[TypeError()] * 40)
+    caller = asyncio.create_task(world.sessions.place_trade(a_manual_trade(key)))
+    await world.pass_time(60)
+    with pytest.raises(TypeError):
+        await caller
+    (trade,) = world.ledger.all_trades()
+    assert trade.state is not TradeState.REJECTED
     assert len(world.broker.sent) == 1
 
 
@@ -246,6 +257,13 @@ async def test_a_broker_service_that_restarts_is_sat_out_before_anything_is_mark
     await world.pass_time(1)
     assert (await caller).state is TradeState.OPEN
     assert len(world.broker.logins) == 2
+
+
+async def test_credentials_stay_sealed_while_the_connection_stands(world: World) -> None:
+    key = await world.key()
+    world.ledger.fail("credentials", UnavailableError("The ledger"))
+    assert (await world.sessions.place_trade(a_manual_trade(key))).state is TradeState.OPEN
+    assert len(world.broker.logins) == 1
 
 
 async def test_a_broker_that_stays_away_refuses_the_trade_unsent(world: World) -> None:

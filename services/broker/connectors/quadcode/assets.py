@@ -104,9 +104,13 @@ class AssetTable:
         except KeyError:
             raise AssetClosedError(asset) from None
 
-    def name(self, active_id: int) -> str:
-        """Return an asset's name, or its number as text if it is not listed (any more)."""
-        return self._names.get(active_id, str(active_id))
+    def name(self, active_id: int) -> str | None:
+        """Return an asset's name, also if it is no longer on offer; None if it was in none of the tables read so far."""
+        return self._names.get(active_id)
+
+    def remember_names(self, earlier: "AssetTable") -> None:
+        """Keep the names of assets that have left the broker's table: orders on them are still listed."""
+        self._names = earlier._names | self._names  # noqa: SLF001 - another one of us
 
     def listing(self, asset: str, instrument_type: InstrumentType) -> Listing:
         """Return the terms of one kind of option on an asset.
@@ -279,7 +283,10 @@ class AssetTables:
     async def _renew(self, entry: _Entry, load: Callable[[], Awaitable[AssetTable]]) -> None:
         async with entry.lock:
             if not self._is_fresh(entry):
-                entry.table = await load()
+                table = await load()
+                if entry.table is not None:
+                    table.remember_names(entry.table)
+                entry.table = table
                 entry.loaded_at = self._clock.monotonic()
 
     def _is_fresh(self, entry: _Entry) -> bool:

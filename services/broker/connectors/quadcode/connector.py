@@ -473,6 +473,8 @@ class QuadcodeConnector:
 
     async def list_orders(self, closed_since: datetime) -> OrderList:
         """Read the broker's lists of open and closed orders."""
+        # Its listed orders are told by the assets' names.
+        await self._market.table()
         return await self._book.list_orders(closed_since)
 
     def in_flight(self) -> Sequence[asyncio.Future[Order]]:

@@ -220,10 +220,10 @@ class Market:
         except (RequestRefusedError, *UNREADABLE) as error:
             raise BrokerUnavailableError("the broker does not list its assets") from error
 
-    def asset_name(self, active_id: int) -> str:
-        """Return an asset's name, or its number as text if it is not known."""
+    def asset_name(self, active_id: int) -> str | None:
+        """Return an asset's name, None if it is not known (yet)."""
         table = self._known_table()
-        return str(active_id) if table is None else table.name(active_id)
+        return None if table is None else table.name(active_id)
 
     def learn_payout(self, asset: str, instrument_type: InstrumentType, payout_rate: float) -> None:
         """Take over a payout that the broker named in a refusal."""

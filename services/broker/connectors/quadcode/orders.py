@@ -96,7 +96,7 @@ class OrderBook:
         link: The way to the broker.
         clock: Our time.
         timing: How long to wait.
-        asset_name: Names an asset by the broker's number.
+        asset_name: Names an asset by the broker's number; None if it is not known.
         publish: Takes every change of an order.
     """
 
@@ -106,7 +106,7 @@ class OrderBook:
         clock: Clock,
         *,
         timing: OrderTiming,
-        asset_name: Callable[[int], str],
+        asset_name: Callable[[int], str | None],
         publish: Callable[[Order], None],
     ) -> None:
         self._link = link
@@ -271,7 +271,8 @@ class OrderBook:
         account = self._account
         if account is None or (position.user_id, position.user_balance_id) != (account.user_id, account.balance_id):
             return None
-        order = parse_position(position, account, self._asset_name)
+        # An order is known by its number; only a search by fingerprint needs the name, and lists insist on it.
+        order = parse_position(position, account, self._asset_name(position.active_id) or str(position.active_id))
         digital_ids = position.raw_event.digital.order_ids if position.raw_event.digital is not None else ()
         order = replace(order, client_order_id=self._client_id_of(order, digital_ids))
         for order_id in digital_ids:
@@ -314,6 +315,13 @@ class OrderBook:
             _remember(self._client_ids, order.broker_order_id, client_id)
         return client_id
 
+    def _take_listed(self, position: Position) -> Order | None:
+        """Take a position of a list in which orders are searched by asset: one whose asset has no name is not understood."""
+        order = self._take_position(position)
+        if order is not None and self._asset_name(position.active_id) is None:
+            raise ParseError("a position on an asset that is not listed")
+        return order
+
     def _track(self, order: Order, version: int) -> None:
         _remember(self._tracked, order.broker_order_id, tracked := _Tracked(order, version))
         if order.state is OrderState.CLOSED:
@@ -335,8 +343,8 @@ class OrderBook:
     async def list_orders(self, closed_since: datetime) -> OrderList:
         """Read open and closed orders; what they tell is also taken over and published."""
         # Open ones first: an order that closes in between is then in the second list, or in both.
-        opened, all_open = await read_open(self._link, self.account, self._take_position)
-        closed, all_closed = await read_closed(self._link, self.account, closed_since, self._take_position)
+        opened, all_open = await read_open(self._link, self.account, self._take_listed)
+        closed, all_closed = await read_closed(self._link, self.account, closed_since, self._take_listed)
         orders = {order.broker_order_id: order for order in (*opened, *closed)}
         newest_first = sorted(orders.values(), key=lambda order: order.open_time, reverse=True)
         return OrderList(tuple(newest_first), all_open and all_closed, self._link.broker_time())

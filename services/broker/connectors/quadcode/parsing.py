@@ -4,7 +4,7 @@ Every function raises ``ParseError`` (or one of ``UNREADABLE``) on what it canno
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -129,7 +129,7 @@ def parse_history(messages: Iterable[CandleMessage], timeframe: int, broker_now:
     return [candles[start] for start in sorted(candles)]
 
 
-def parse_position(position: Position, account: Account, asset_name: Callable[[int], str]) -> Order:
+def parse_position(position: Position, account: Account, asset: str) -> Order:
     """Return the order that a position stands for, without our id.
 
     The result comes from the broker's own money (``pnl``) and word (``close_reason``), never from prices.
@@ -160,7 +160,7 @@ def parse_position(position: Position, account: Account, asset_name: Callable[[i
         state=OrderState.OPEN,
         account_type=account.account_type,
         balance_id=position.user_balance_id,
-        asset=asset_name(position.active_id),
+        asset=asset,
         instrument_type=instrument_type,
         direction=parsed_direction,
         amount=stake,

@@ -15,6 +15,8 @@ KEPT: Final = 64
 """Answered placements that are kept even though their ``send_before`` has passed."""
 REQUEST_LIFETIME: Final = timedelta(seconds=60)
 """How long after its sending the broker may still accept a blitz order, whose expiry is no fence."""
+UNRESOLVED_KEPT: Final = timedelta(days=1)
+"""How long an order whose answer never came may still be recognised: as long as the ledger adopts late."""
 CLOCK_TOLERANCE: Final = timedelta(seconds=2)
 """How far the broker's booking time may lie before our idea of the sending time."""
 
@@ -128,7 +130,8 @@ class Placements:
         over = (
             key
             for key, placement in self._by_id.items()
-            if placement.result.done() and not placement.unresolved and placement.request.send_before <= now
+            if placement.result.done()
+            and placement.request.send_before + (UNRESOLVED_KEPT if placement.unresolved else timedelta()) <= now
         )
         for key in [key for key, _ in zip(over, range(excess), strict=False)]:
             del self._by_id[key]
