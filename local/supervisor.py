@@ -50,6 +50,7 @@ class Supervisor:
         cwd: Path,
         reporter: Reporter,
         on_spawn: Callable[[Mapping[str, int]], None],
+        longest_delay: float = _LONGEST_DELAY,
     ) -> None:
         """Take a set of processes.
 
@@ -59,6 +60,7 @@ class Supervisor:
             cwd: Working directory of every process.
             reporter: Told what happens.
             on_spawn: Called with all pids whenever they have changed by a start.
+            longest_delay: Seconds that the back-off of a process that dies again and again grows to.
 
         Raises:
             ValueError: A need is unknown or circular.
@@ -68,6 +70,7 @@ class Supervisor:
         self._ready = {process.name: asyncio.Event() for process in self._order}
         self._reporter = reporter
         self._on_spawn = on_spawn
+        self._longest_delay = longest_delay
         self._stopping = asyncio.Event()
 
     @property
@@ -128,7 +131,7 @@ class Supervisor:
             if time.monotonic() - began > _HEALTHY_AFTER:
                 deaths = 0
             deaths += 1
-            delay = min(_FIRST_DELAY * 2 ** (deaths - 1), _LONGEST_DELAY)
+            delay = min(_FIRST_DELAY * 2 ** (deaths - 1), self._longest_delay)
             log_tail = StartError(child.name, how, child.log).log_tail if deaths > 1 else ()
             self._reporter.died(child.name, how, delay, log_tail)
             await asyncio.sleep(delay)
