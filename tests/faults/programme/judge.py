@@ -1,0 +1,214 @@
+"""The judgement at the end: the simulator's ledger, our ledger, and what every client folded must tell one story.
+
+What reached the broker is known from the simulator alone, by the stake that marks every order; what we claim is held
+against it.
+"""
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from itertools import accumulate
+from typing import Any, Final
+
+import asyncpg
+
+from local.client import ApiError
+from local.witness import Story, cents, judge
+from services.session.adapters.ledger.rows import trade_from_row
+from services.session.domain.reconciliation import resolved_by
+from services.session.domain.trade import ACTIVE, SETTLED, Trade, TradeState
+from services.session.domain.values import session_key
+from tests.faults.programme.scene import Scene
+from tests.faults.programme.users import BOT_STAKE, User
+from tests.faults.programme.world import MAX_OPEN_TRADES
+from tests.support.eventually import eventually
+from tests.support.traders import Trader
+
+CONVERGED_WITHIN: Final = 170.0
+"""Seconds: a SENDING whose sender died is given up after 35, and proven absent 90 after it was sent; then a margin."""
+POLL: Final = timedelta(seconds=3)
+"""Between two lists while a trade is unknown."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found."""
+
+    violations: list[str] = field(default_factory=list)
+    intents: int = 0
+    placed: int = 0
+    orders: int = 0
+    """Orders that the simulator booked."""
+    not_placed: int = 0
+    rejected: int = 0
+    unknown: int = 0
+    """Trades that were unknown for a while."""
+    recovered: int = 0
+    """Of these, found at the broker."""
+    events: int = 0
+    reconnects: int = 0
+    resolutions: list[tuple[float, float]] = field(default_factory=list)
+    """Of each trade that was unknown: seconds from being sent to being resolved, and by its bound."""
+    epochs: int = 0
+
+
+async def judged(scene: Scene, users: Sequence[User]) -> Verdict:
+    """Wait until everything has converged, then compare."""
+    verdict = Verdict(violations=list(scene.notes))
+    connection = await asyncpg.connect(scene.world.addresses["postgres"])
+    try:
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: _all_final(connection), within=CONVERGED_WITHIN, every=0.5)
+        rows = await connection.fetch("SELECT * FROM trades ORDER BY trade_no")
+        verdict.epochs = await connection.fetchval("SELECT sum(epoch)::bigint FROM sessions")
+    finally:
+        await connection.close()
+    trades: dict[str, list[Trade]] = defaultdict(list)
+    for row in rows:
+        trades[row["session_key"]].append(trade_from_row(row))
+    _count(verdict, [trade for of_one in trades.values() for trade in of_one])
+    by_account: dict[str, list[User]] = defaultdict(list)
+    for user in users:
+        by_account[user.account.email].append(user)
+    for sharing in by_account.values():
+        await _judge_account(scene, verdict, sharing, trades)
+    for user in users:
+        verdict.violations += [f"{user.account.email}: {fault}" for fault in (*user.faults, *user.feed.faults)]
+        verdict.events += len(user.feed.events)
+        verdict.reconnects += user.feed.reconnects
+        _time_unknowns(verdict, user, trades[session_key(user.session.session_id)])
+    verdict.violations += _secrets_in_logs(scene, users)
+    return verdict
+
+
+async def _all_final(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    active = [state.value for state in ACTIVE]
+    return not await connection.fetchval("SELECT count(*) FROM trades WHERE state = ANY($1::text[])", active)
+
+
+def _count(verdict: Verdict, trades: Sequence[Trade]) -> None:
+    verdict.intents = len(trades)
+    verdict.placed = sum(trade.state in SETTLED for trade in trades)
+    verdict.not_placed = sum(trade.state is TradeState.NOT_PLACED for trade in trades)
+    verdict.rejected = sum(trade.state is TradeState.REJECTED for trade in trades)
+    verdict.violations += [
+        f"trade {trade.trade_id} is still {trade.state.value}" for trade in trades if trade.state in ACTIVE
+    ]
+
+
+async def _judge_account(
+    scene: Scene, verdict: Verdict, sharing: Sequence[User], trades: dict[str, list[Trade]]
+) -> None:
+    account = sharing[0].account
+    told: list[dict[str, Any]] = []
+    ends: set[Decimal] = set()
+    found: list[str] = []
+    for user in sharing:
+        try:
+            status = await _at_rest(user)
+            answered = await user.session.trades()
+        except (AssertionError, ApiError) as error:
+            found.append(f"the stream does not bring what the session knows: {error}")
+            continue
+        told += answered
+        ends.add(cents(status["balance"]))
+        found += user.feed.differences(status, answered)
+    balance = await scene.simulator.balance(account.email, account.broker, account.account_type)
+    orders = await scene.simulator.ledger(account.email)
+    start = cents(sharing[0].session.connected["balance"])
+    for end in ends or {balance}:
+        story = Story(account.email, account.broker, account.account_type, start, end, told)
+        found += judge(story, orders, balance)
+    body = await scene.simulator.call("GET", "/ledger", params={"email": account.email})
+    booked = [order for order in body["orders"] if order["booked_time"] is not None]
+    verdict.orders += len(booked)
+    for user in sharing:
+        mine = trades[session_key(user.session.session_id)]
+        found += _by_marks(user, mine, booked)
+        found += _limits(user, mine, booked)
+    verdict.violations += [f"{account.email}: {one}" for one in dict.fromkeys(found)]
+
+
+async def _at_rest(user: User) -> dict[str, Any]:
+    """Wait until the stream has brought all that the session knows and the balance has come to rest."""
+    seen: list[dict[str, Any]] = []
+
+    async def same_twice() -> bool:
+        status = await Trader(user.session, user.feed).at_rest()
+        seen.append(status)
+        return len(seen) > 1 and seen[-2]["seq"] == status["seq"]
+
+    await eventually(same_twice, within=20, every=1.0)
+    return seen[-1]
+
+
+def _by_marks(user: User, mine: Sequence[Trade], booked: Sequence[dict[str, Any]]) -> list[str]:
+    """Compare by stake what the broker booked with what became of the trade that was asked for."""
+    found = []
+    numbers: dict[Decimal, list[str]] = defaultdict(list)
+    for order in booked:
+        numbers[cents(order["amount"])].append(str(order["broker_order_id"]))
+    by_key = {trade.client_request_id: trade for trade in mine if trade.client_request_id}
+    for key, stake in user.asked.items():
+        at_broker, trade = numbers[stake], by_key.get(key)
+        if len(at_broker) > 1:
+            found.append(f"{key} was placed {len(at_broker)} times")
+        if trade is None:
+            if at_broker:
+                found.append(f"{key} is at the broker and in no ledger")
+            if key in user.answered:
+                found.append(f"{key} was answered as trade {user.answered[key]}, which is in no ledger")
+            continue
+        if key in user.answered and user.answered[key] != trade.trade_id:
+            found.append(f"{key} was answered as trade {user.answered[key]} and is trade {trade.trade_id}")
+        if trade.amount != stake:
+            found.append(f"{key} is a trade of {trade.amount}, not {stake}")
+        if at_broker and trade.broker_order_id != at_broker[0]:
+            found.append(f"{key} is order {at_broker[0]}, its trade {trade.state.value} {trade.broker_order_id}")
+        if not at_broker and trade.state in SETTLED:
+            found.append(f"{key} is {trade.state.value}, but the broker never had it")
+    return found
+
+
+def _limits(user: User, mine: Sequence[Trade], booked: Sequence[dict[str, Any]]) -> list[str]:
+    """Hold the session's orders, as the broker had them, against its limits."""
+    found = []
+    claimed = {trade.broker_order_id for trade in mine}
+    moves: list[tuple[float, int]] = []
+    for order in booked:
+        if str(order["broker_order_id"]) in claimed:
+            moves += [(order["booked_time"], 1), (order["close_time"] or float("inf"), -1)]
+    open_at_once = max(accumulate(change for _, change in sorted(moves)), default=0)
+    if open_at_once > MAX_OPEN_TRADES:
+        found.append(f"{open_at_once} orders of one session were open at once, {MAX_OPEN_TRADES} are allowed")
+    by_bot = Counter(trade.state in SETTLED for trade in mine if not trade.client_request_id)
+    if user.max_trades is not None and by_bot[True] > user.max_trades:
+        found.append(f"a bot that may trade {user.max_trades} times traded {by_bot[True]} times")
+    if any(trade.amount != BOT_STAKE for trade in mine if not trade.client_request_id):
+        found.append("a bot traded another stake than its own")
+    return found
+
+
+def _time_unknowns(verdict: Verdict, user: User, mine: Sequence[Trade]) -> None:
+    for trade in mine:
+        if trade.trade_id not in user.feed.unknown_since:
+            continue
+        verdict.unknown += 1
+        verdict.recovered += trade.state in SETTLED
+        resolved = user.feed.resolved_at.get(trade.trade_id)
+        if resolved is not None and trade.send_time is not None:
+            bound = resolved_by(trade, POLL) - trade.send_time
+            verdict.resolutions.append(((resolved - trade.send_time).total_seconds(), bound.total_seconds()))
+
+
+def _secrets_in_logs(scene: Scene, users: Sequence[User]) -> list[str]:
+    secrets = [user.session.session_id.encode() for user in users]
+    secrets += [str(user.session.connected["access_token"]).encode() for user in users]
+    found = []
+    for log in scene.world.folder.logs.iterdir():
+        text = log.read_bytes()
+        found += [f"{log.name} holds a session's secret" for secret in secrets if secret in text][:1]
+    return found

@@ -1,0 +1,78 @@
+"""The figures of a run: for the log, and for the generated part of docs/reliability.md."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from tests.faults.programme.engine import Record
+from tests.faults.programme.judge import Verdict
+from tests.faults.programme.kinds import Kind
+from tests.faults.programme.scene import TAKEOVER_BOUND, Scene
+from tests.faults.programme.world import LEASE
+
+BEGIN: Final = "<!-- programme -->"
+END: Final = "<!-- /programme -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the programme, over."""
+
+    seed: int
+    users: int
+    minutes: float
+    scene: Scene
+    record: Record
+    verdict: Verdict
+    kinds: Sequence[Kind]
+
+
+def table(run: Run) -> str:
+    """Write the figures as Markdown."""
+    verdict, record = run.verdict, run.record
+    takeovers = sorted(takeover.seconds for takeover in run.scene.takeovers)
+    times = sorted(seconds for seconds, _ in verdict.resolutions)
+    late = sum(seconds > bound for seconds, bound in verdict.resolutions)
+    scale = f"{run.users} sessions, two session replicas, a lease of {LEASE:.0f} s"
+    lines = [
+        f"Seed {run.seed}; {scale}; {run.minutes:.0f} minutes of faults, two at a time.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| trades asked for (rows of the ledger) | {verdict.intents:,} |",
+        f"| booked by the broker / settled in the ledger | {verdict.orders:,} / {verdict.placed:,} |",
+        f"| refused / proven never placed | {verdict.rejected:,} / {verdict.not_placed:,} |",
+        f"| faults, of {sum(record.count(kind) > 0 for kind in run.kinds)} kinds | {len(record.struck):,} |",
+        f"| unknown for a while / of these found at the broker | {verdict.unknown:,} / {verdict.recovered:,} |",
+        f"| unknown until resolved, from the send: median / longest | {_seconds(times)} |",
+        f"| resolved later than its bound | {late} |",
+        f"| takeovers measured; median / longest (bound {TAKEOVER_BOUND:.0f} s) | {len(takeovers)}; {_seconds(takeovers)} |",
+        f"| runners begun / sessions that woken replicas let go of | {verdict.epochs:,} / {run.scene.stood_down:,} |",
+        f"| events folded by clients / their reconnects | {verdict.events:,} / {verdict.reconnects:,} |",
+        f"| **violations** | **{len(verdict.violations)}** |",
+        "",
+        "| Fault | Times |",
+        "|---|---|",
+        *(f"| {kind.name} | {record.left_out.get(kind.name) or record.count(kind)} |" for kind in run.kinds),
+    ]
+    return "\n".join(lines)
+
+
+def _seconds(values: Sequence[float]) -> str:
+    return f"{median(values):.1f} s / {values[-1]:.1f} s" if values else "none"
+
+
+def rewrite(page: Path, text: str) -> None:
+    """Put a table between the markers of a page.
+
+    Raises:
+        ValueError: The page has no markers.
+    """
+    content = page.read_text()
+    before, found, rest = content.partition(BEGIN)
+    _, also_found, after = rest.partition(END)
+    if not found or not also_found:
+        raise ValueError(f"{page} has no {BEGIN} … {END}")
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

@@ -1,0 +1,130 @@
+"""What the fault kinds share: the world they strike, what they measure, and the moments they wait for."""
+
+import asyncio
+import random
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+
+from local.probes import postgres_query
+from local.witness import Simulator
+from tests.faults.programme.order_wire import SeenOrder
+from tests.faults.programme.world import LEASE, REPLICAS, World
+
+MOMENT: Final = 12.0
+"""Seconds to wait for a moment that only the users' own trading brings."""
+TAKEOVER_BOUND: Final = LEASE + 2.0
+_TAKEOVER_GIVEN_UP: Final = 30.0
+_SENDING: Final = """
+    SELECT trade_id FROM trades WHERE state = 'sending' AND balance_id = $1 AND direction = $2 AND amount = $3
+"""
+
+
+class MissedError(Exception):
+    """The moment to strike at did not come; nothing was done."""
+
+
+@dataclass(slots=True)
+class Takeover:
+    """How long the sessions of a replica that fell silent were without a runner."""
+
+    kind: str
+    sessions: int
+    seconds: float
+    """Until the last of them had a new one."""
+
+
+@dataclass(slots=True)
+class Scene:
+    """One run's stage."""
+
+    world: World
+    simulator: Simulator
+    chance: random.Random
+    takeovers: list[Takeover] = field(default_factory=list)
+    stood_down: int = 0
+    """Sessions that woken replicas held and let go of."""
+    notes: list[str] = field(default_factory=list)
+    """What went against the rules while a fault was on."""
+    ledger_engines: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever measures a takeover and by whoever breaks PostgreSQL or Valkey: the one would spoil the other."""
+
+    def busiest(self) -> str:
+        """Return the replica that runs most sessions, or now and then the other."""
+        holders = list(self.world.observer.holders().values())
+        ranked = sorted(REPLICAS, key=holders.count)
+        return ranked[-1] if self.chance.random() < 0.8 else ranked[0]
+
+    async def down(self, name: str, number: signal.Signals) -> None:
+        """End a process by a signal and wait until the next one answers."""
+        deaths = self.world.progress.deaths.get(name, 0)
+        self.world.send(name, number)
+        await self.world.back(name, deaths)
+
+    async def taken_over(self, kind: str, replica: str, since: float) -> None:
+        """Wait until every session that a replica held has a new runner; measured from the loop time ``since``."""
+        observer = self.world.observer
+        held = {key: name for time, name, key in observer.epochs if time <= since}
+        orphans = {key for key, name in held.items() if name == replica}
+        if not orphans:
+            return
+        last = since
+
+        async def all_taken() -> float:
+            while True:
+                first: dict[str, float] = {}
+                for time, _, key in observer.epochs:
+                    if time > since and key in orphans:
+                        first.setdefault(key, time)
+                if len(first) == len(orphans):
+                    return max(first.values())
+                await asyncio.sleep(0.05)
+
+        try:
+            last = await asyncio.wait_for(all_taken(), _TAKEOVER_GIVEN_UP)
+        except TimeoutError:
+            self.notes.append(f"{kind}: sessions without a runner {_TAKEOVER_GIVEN_UP:.0f} s later")
+            return
+        self.takeovers.append(Takeover(kind, len(orphans), last - since))
+
+    async def sender_of(self, order: SeenOrder) -> str | None:
+        """Return the replica that sends an order seen on the wire."""
+        connection = await asyncpg.connect(self.world.addresses["postgres"], timeout=2)
+        try:
+            trade_id = await connection.fetchval(_SENDING, order.balance_id, order.direction, order.amount, timeout=2)
+        finally:
+            await connection.close(timeout=2)
+        return self.world.observer.sender.get(str(trade_id))
+
+    async def ledger_answers(self) -> None:
+        """Wait until PostgreSQL answers again."""
+        await self.world.ready("postgres")
+        probe = postgres_query(self.world.addresses["postgres"])
+        async with asyncio.timeout(40):
+            while True:
+                try:
+                    await probe()
+                except Exception:  # noqa: BLE001  # whatever it raises means "not yet"
+                    await asyncio.sleep(0.1)
+                else:
+                    return
+
+    async def moment(self, struck: "asyncio.Future[Any]", disarm: Callable[[], None]) -> Any:
+        """Wait for a strike to find its moment.
+
+        Raises:
+            MissedError: It did not.
+        """
+        try:
+            return await asyncio.wait_for(struck, MOMENT)
+        except TimeoutError:
+            raise MissedError from None
+        finally:
+            disarm()
+
+    def now(self) -> float:
+        """Return the loop's time."""
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,58 @@
+"""The fault programme on real processes: many users trade while everything breaks, and nothing may be lost or doubled.
+
+The small form strikes once with every kind; the big form at least thirty times, under at least 10,000 trades, and writes
+its figures into docs/reliability.md. What may happen is left to the machine, what must hold is not: see programme/judge.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from local.settings import CHECKOUT
+from tests.faults.programme.programme import Form, run
+from tests.faults.programme.report import Run, rewrite, table
+from tests.faults.programme.scene import TAKEOVER_BOUND
+
+SMALL = Form(users=16, times=1, pause=0.2, trade_every=1.5)
+BIG = Form(users=48, times=30, pause=0.3, trade_every=4.0, intents=10_000)
+_log = logging.getLogger(__name__)
+
+
+def a_seed() -> int:
+    """Return the seed that is asked for (FAULTS_SEED), else a new one."""
+    return int(os.environ.get("FAULTS_SEED") or int.from_bytes(os.urandom(4)))
+
+
+def check(result: Run) -> None:
+    """Say all figures, then insist."""
+    _log.info("\n%s", table(result))
+    assert result.verdict.violations == [], table(result)
+    slow = [takeover for takeover in result.scene.takeovers if takeover.seconds > TAKEOVER_BOUND]
+    assert slow == [], table(result)
+
+
+@pytest.mark.timeout(400)
+async def test_nothing_is_lost_or_doubled_when_everything_breaks_once() -> None:
+    seed = a_seed()
+    _log.info("seed %d", seed)
+    folder = os.environ.get("FAULTS_FOLDER")
+    result = await run(SMALL, seed, Path(folder) if folder else None)
+    check(result)
+    assert {one.kind for one in result.record.struck} | result.record.left_out.keys() == {
+        kind.name for kind in result.kinds
+    }
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+async def test_nothing_is_lost_or_doubled_when_everything_breaks_thirty_times() -> None:
+    seed = a_seed()
+    _log.info("seed %d", seed)
+    folder = os.environ.get("FAULTS_FOLDER")
+    result = await run(BIG, seed, Path(folder) if folder else None)
+    check(result)
+    assert result.verdict.intents >= BIG.intents
+    assert all(result.record.count(kind) >= BIG.times or kind.name in result.record.left_out for kind in result.kinds)
+    rewrite(CHECKOUT / "docs" / "reliability.md", table(result))
