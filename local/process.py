@@ -112,10 +112,10 @@ class Child:
             await self.kill()
             raise StartError(self.name, f"was not ready within {spec.ready_within:.0f} s", self.log) from None
 
-    async def wait(self) -> str:
-        """Wait until it ends and return how, in words."""
+    async def wait(self) -> int:
+        """Wait until it ends and return its status; see ``describe_exit``."""
         assert self._running is not None  # noqa: S101  # only called after start
-        return describe_exit(await self._running.wait())
+        return await self._running.wait()
 
     async def stop(self) -> None:
         """End it: the stop signal, then SIGKILL. Does nothing if it does not run."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from local.logs import begin_anew, shorten
-from local.process import Child, Process, StartError
+from local.process import Child, Process, StartError, describe_exit
 
 _START_ATTEMPTS: Final = 3
 _FIRST_DELAY: Final = 0.1
@@ -121,9 +121,13 @@ class Supervisor:
                 ready.set()
                 if child.process.ready is None:
                     return
-                how = await child.wait()
+                status = await child.wait()
                 if self._stopping.is_set():
                     return
+                how = describe_exit(status)
+                if status == 0:
+                    # Somebody told it to end, and it did: a restart, no failure.
+                    deaths = 0
             except StartError as error:
                 if not ready.is_set() and deaths + 1 >= _START_ATTEMPTS:
                     raise

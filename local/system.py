@@ -22,6 +22,8 @@ _DRAIN: Final = {
     "DRAIN_DELAY": "0",
     "DRAIN_GRACE": "3",
 }
+_LOOK_AWAY: Final = {"SESSION_DRAIN_DELAY": "1.5"}
+"""Where there are several replicas, the edge has to notice that one ends; it asks every second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def describe(settings: LocalSettings, folder: DataFolder, block: PortBlock) -> S
     replicas = {"session": ports.session} | {
         f"session-{number}": block.pick() for number in range(2, settings.session_replicas + 1)
     }
+    if len(replicas) > 1:
+        session_env |= _LOOK_AWAY
     processes = (
         cluster.process(),
         redis,

@@ -14,7 +14,13 @@ Json = Mapping[str, Any]
 # Longer than the session service's own patience: a user should get the trade as it stands, not a 504.
 _TIMEOUTS = {"Connect": 30, "PlaceTrade": 25, "CloseTrade": 25, "ExportTrades": 30}
 _DEFAULT_TIMEOUT = 10
-_NEVER_SENT = "connect-failure,refused-stream"
+_NEVER_SENT = "connect-failure,refused-stream,retriable-headers"
+_OTHER_HOSTS: Final = {
+    "name": "envoy.retry_host_predicates.previous_hosts",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+    },
+}
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -121,7 +127,7 @@ def routes(found: Iterable[Binding]) -> list[Json]:
 
 def _call(binding: Binding) -> Json:
     # A call that was provably never processed may go to another replica; a read may be repeated whatever happened.
-    retry_on = "unavailable,reset," + _NEVER_SENT if binding.read else _NEVER_SENT
+    retry_on = "unavailable,cancelled,reset," + _NEVER_SENT if binding.read else _NEVER_SENT
     return {
         "name": f"{binding.verb} {binding.path}",
         "match": {**_path(binding.path), "headers": [_method(binding.verb)]},
@@ -130,7 +136,11 @@ def _call(binding: Binding) -> Json:
             "timeout": f"{_TIMEOUTS.get(binding.rpc, _DEFAULT_TIMEOUT)}s",
             "retry_policy": {
                 "retry_on": retry_on,
+                # A replica that is about to end says this of a call that it has not begun.
+                "retriable_headers": [{"name": "x-not-processed", "present_match": True}],
                 "num_retries": 2,
+                "retry_host_predicate": [_OTHER_HOSTS],
+                "host_selection_retry_max_attempts": "3",
                 "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
             },
         },

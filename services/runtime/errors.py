@@ -53,3 +53,13 @@ class InternalError(ServiceError):
 
     reason = "INTERNAL"
     code = Code.INTERNAL
+
+
+class StoppingError(ServiceError):
+    """The process is about to end and did nothing of what it was asked: another one may be asked the same."""
+
+    reason = "UNAVAILABLE"
+    code = Code.UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__("the service is being restarted")

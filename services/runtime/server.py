@@ -82,9 +82,13 @@ class Server:
         _log.info("serving", host=self._settings.host, port=self.port)
 
     async def stop(self) -> None:
-        """Drain and stop: NOT_SERVING, wait for load balancers, drain the application, end the calls in flight."""
+        """Drain and stop: NOT_SERVING, wait for load balancers, refuse what comes now, let what is under way end, drain.
+
+        What is refused is refused before anything was done for it, and says so: whoever asked may ask another replica.
+        """
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.drain_delay)
+        await self._application.interceptor.refuse_new(self._settings.drain_calls)
         await self._application.drain()
         await self._server.stop(self._settings.drain_grace)
         _log.info("stopped")

@@ -14,8 +14,10 @@ class ServerSettings(BaseSettings):
     """Port to listen on; 0 picks a free one."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
-    drain_delay: float = 0.5
-    """Seconds between NOT_SERVING and the first refusal, for load balancers to look away."""
+    drain_delay: float = 1.5
+    """Seconds between NOT_SERVING and the first refusal, for load balancers to look away; the edge looks every second."""
+    drain_calls: float = 2.0
+    """Seconds that calls under way get to end before the application is drained, which cuts them short."""
     drain_grace: float = 5.0
     """Seconds that calls in flight get to end."""
     max_concurrent_streams: int = 20_000

@@ -1,14 +1,15 @@
 """The REST contract's face of an error, sent along as trailing metadata.
 
 The gateway's transcoder makes response headers of it, and the gateway puts them in place: ``x-http-status`` becomes the
-status, ``x-error-body`` the whole body.
+status, ``x-error-body`` the whole body. ``x-not-processed`` tells it that the call may go to another replica, whatever it
+asks for.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Final
 
-from services.runtime.errors import ServiceError
+from services.runtime.errors import ServiceError, StoppingError
 from services.runtime.interceptors import Metadata
 
 HTTP_STATUS: Final[Mapping[str, int]] = {
@@ -47,6 +48,8 @@ def present(error: ServiceError) -> Metadata:
     # A reason of another layer (an error the proto does not know) is a fault of ours.
     status = HTTP_STATUS.get(error.reason, 500)
     # json.dumps writes ASCII without control characters, which is what gRPC metadata may hold.
-    metadata = (("x-http-status", str(status)), ("x-error-body", json.dumps(body)))
+    metadata: Metadata = (("x-http-status", str(status)), ("x-error-body", json.dumps(body)))
+    if isinstance(error, StoppingError):
+        metadata = (*metadata, ("x-not-processed", "1"))
     wait = error.facts.get("retry_after")
     return metadata if wait is None else (*metadata, ("retry-after", str(wait)))

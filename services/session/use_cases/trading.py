@@ -13,6 +13,7 @@ from services.runtime.errors import ServiceError
 from services.session.domain.bot import ServiceLimits
 from services.session.domain.errors import (
     BrokerUnavailableError,
+    NotConnectedError,
     TradeRefusedError,
     TradeUnresolvedError,
     UnavailableError,
@@ -173,7 +174,7 @@ class TradeDesk:
             with suppress(ServiceError):
                 await self._ledger.refused(trade.trade_id, error.reason, epoch=epoch)
             raise
-        return await self._send(trade, may_send)
+        return await self._send(record, trade, may_send)
 
     async def _first(self, record: SessionRecord, trade: Trade) -> Trade:
         """Return the trade a key belongs to, after its outcome if it is being placed here."""
@@ -208,7 +209,7 @@ class TradeDesk:
                     raise
             await self._clock.sleep(_EQUAL_POLL)
 
-    async def _send(self, trade: Trade, may_send: Callable[[], bool]) -> Trade:
+    async def _send(self, record: SessionRecord, trade: Trade, may_send: Callable[[], bool]) -> Trade:
         """Send a trade that this task alone marked as SENDING, and record what became of it."""
         log = _log.bind(session=trade.session_key[:8], trade=trade.trade_id)
         if not may_send() or trade.send_before is None or self._clock.now() >= trade.send_before:
@@ -216,7 +217,7 @@ class TradeDesk:
             log.warning("trade_not_sent")
             raise UnavailableError("Trading")
         try:
-            answer = await self._broker.place(trade)
+            answer = await self._ask(record, trade, may_send)
         except (TradeRefusedError, BrokerUnavailableError) as error:
             reason = error.reason
             await self._record(trade, lambda: self._ledger.refused(trade.trade_id, reason, epoch=None))
@@ -237,6 +238,21 @@ class TradeDesk:
                 return trade
             case _:
                 assert_never(answer)
+
+    async def _ask(self, record: SessionRecord, trade: Trade, may_send: Callable[[], bool]) -> Placed | AnswerLost:
+        """Have the order placed; a broker service that holds no connection has sent nothing, and is asked once more."""
+        try:
+            return await self._broker.place(trade)
+        except NotConnectedError:
+            # It was replaced between the last look at the connection and the order.
+            try:
+                await self._stand(record)
+            except ServiceError as error:
+                # Whatever keeps the connection away: nothing was sent.
+                raise BrokerUnavailableError from error
+            if not may_send():
+                raise
+            return await self._broker.place(trade)
 
     async def _opened(self, trade: Trade, order: BrokerOrder) -> Trade:
         return await self._record(trade, lambda: self._ledger.opened(trade.trade_id, order, epoch=None))
