@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from unittest.mock import patch
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from services.session.adapters.leases import RedisLeases
 from services.session.adapters.ledger.trades import LedgerTrades
 from services.session.adapters.ledger.work import SessionWork, Works
@@ -168,11 +170,13 @@ def leave_own_leases(inner: Inner) -> None:
     unheld = RedisLeases.unheld
 
     async def strict(self: Any, keys: Sequence[SessionKey]) -> Sequence[SessionKey]:
-        mine, self._incarnation = self._incarnation, ""
+        free = await unheld(self, keys)
         try:
-            return await unheld(self, keys)
-        finally:
-            self._incarnation = mine
+            holders = await self._redis.mget([f"lease:{key}" for key in free]) if free else []
+        except RedisConnectionError as error:
+            raise UnavailableError("The live state") from error
+        mine = self._incarnation.encode()
+        return [key for key, holder in zip(free, holders, strict=True) if holder != mine]
 
     _replace(RedisLeases, "unheld", strict)
 
