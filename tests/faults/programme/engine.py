@@ -69,6 +69,10 @@ async def _run_lane(scene: Scene, lane: list[Kind], pause: float, record: Record
             except MissedError:
                 record.missed += 1
                 continue
+            except (TimeoutError, AssertionError) as error:
+                # What was broken does not come back: a finding, and the faults that follow may show more.
+                scene.notes.append(f"after {kind.name}: {type(error).__name__} {error}")
+                _log.warning("%s did not heal: %s", kind.name, error)
             record.struck.append(Struck(kind.name, begin, scene.now()))
             _log.info("%d/%d %s, %.1f s", number + 1, len(lane), kind.name, scene.now() - begin)
             break

@@ -215,10 +215,10 @@ async def script(scene: Scene, **rule: Any) -> None:
 
         async def struck() -> int:
             rules = (await scene.simulator.call("GET", "/faults"))["faults"]
-            return max((one["struck"] for one in rules if one["id"] == added), default=0)
+            return sum(int(one["struck"]) for one in rules if one["id"] == added)
 
         async def all_struck() -> bool:
-            return await struck() >= rule["times"]
+            return await struck() >= int(rule["times"])
 
         try:
             await eventually(all_struck, within=_SCRIPTED, every=0.1)
@@ -278,6 +278,7 @@ KINDS: Final = (
     Kind("PostgreSQL SIGKILL", kill_postgres, "rest"),
     Kind("PostgreSQL disk full", partial(fill_disk, name="postgres"), "rest", _disk_limits),
     Kind("Valkey disk full", partial(fill_disk, name="redis"), "rest", _disk_limits),
+    Kind("broker's platform SIGKILL", partial(down, name="simulator", number=signal.SIGKILL), "rest"),
     Kind("broker cut before booking", partial(script, kind="disconnect_before"), "rest"),
     Kind("broker cut after booking", partial(script, kind="disconnect_after"), "rest"),
     Kind("broker's ack lost", partial(script, kind="lost", on="ack"), "rest"),

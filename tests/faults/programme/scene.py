@@ -91,12 +91,17 @@ class Scene:
         self.takeovers.append(Takeover(kind, len(orphans), last - since))
 
     async def sender_of(self, order: SeenOrder) -> str | None:
-        """Return the replica that sends an order seen on the wire."""
-        connection = await asyncpg.connect(self.world.addresses["postgres"], timeout=2)
+        """Return the replica that sends an order seen on the wire; None if the ledger cannot tell now."""
         try:
-            trade_id = await connection.fetchval(_SENDING, order.balance_id, order.direction, order.amount, timeout=2)
-        finally:
-            await connection.close(timeout=2)
+            connection = await asyncpg.connect(self.world.addresses["postgres"], timeout=2)
+            try:
+                trade_id = await connection.fetchval(
+                    _SENDING, order.balance_id, order.direction, order.amount, timeout=2
+                )
+            finally:
+                await connection.close(timeout=2)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return None
         return self.world.observer.sender.get(str(trade_id))
 
     async def ledger_answers(self) -> None:

@@ -116,6 +116,9 @@ class World:
         with suppress(psutil.NoSuchProcess):
             family += [child.pid for child in psutil.Process(pid).children(recursive=True)]
         user = next(process.user for process in self.system.processes if process.name == name)
+        if user is not None:
+            # Our interpreter may be where that user may not look.
+            user = replace(user, search=True)
         command = (sys.executable, "-I", "-S", "-c", _LIMIT_FILES, str(size or ""), *map(str, family))
         limiter = await asyncio.create_subprocess_exec(*launched(command, user, signal.SIGKILL))
         assert await limiter.wait() == 0
