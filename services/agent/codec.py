@@ -124,4 +124,5 @@ def model_to_proto(entry: Entry, *, with_card: bool) -> agent_pb2.Model:
         create_time=created,
         expiry_bars=manifest.expiry_bars,
         margin=manifest.margin,
+        pinned=entry.pinned,
     )

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import assert_never
+from typing import Final, assert_never
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from tradebot.session.v1 import event_pb2, market_pb2, session_service_pb2, status_pb2, trade_pb2
+from tradebot.session.v1 import event_pb2, market_pb2, model_pb2, session_service_pb2, status_pb2, trade_pb2
 
 from services.session.domain.bot import BotSettings, Usage
 from services.session.domain.events import (
@@ -27,7 +27,8 @@ from services.session.domain.events import (
     TradeRejected,
     TradeUnknown,
 )
-from services.session.domain.evidence import Record
+from services.session.domain.evidence import OPEN_WEALTH, GateMode, Record, wilson
+from services.session.domain.model import ModelVersion
 from services.session.domain.trade import Trade
 from services.session.domain.values import (
     AccountType,
@@ -37,6 +38,9 @@ from services.session.domain.values import (
     Candle,
     InstrumentType,
 )
+
+GATE_WORDS: Final = {GateMode.EVIDENCE: "on", GateMode.OPEN: "off"}
+"""The contract's words for who decides whether signals become orders."""
 
 
 def _timestamp(time: datetime | None) -> Timestamp | None:
@@ -99,6 +103,7 @@ def settings_to_proto(settings: BotSettings) -> status_pb2.BotSettings:
         daily_loss_limit=_optional(settings.daily_loss_limit),
         max_consecutive_losses=settings.max_consecutive_losses,
         min_payout=settings.min_payout,
+        evidence_gate=None if settings.gate is None else GATE_WORDS[settings.gate],
     )
 
 
@@ -141,6 +146,29 @@ def _statistics(totals: Totals) -> status_pb2.Statistics:
     )
 
 
+def _evidence_gate(status: SessionStatus, settings: BotSettings) -> status_pb2.EvidenceGate:
+    gate = status.gate
+    mode = settings.gate_mode(status.account_type)
+    interval = wilson(gate.hits, gate.decided)
+    return status_pb2.EvidenceGate(
+        mode=GATE_WORDS[mode],
+        state="open" if gate.lets_through(mode) else "closed",
+        model=settings.model,
+        model_version=status.gate_version,
+        shadow_decisions=gate.decided,
+        hits=gate.hits,
+        ties=gate.ties,
+        voided=status.gate_voided,
+        hit_rate=gate.hits / gate.decided if gate.decided else 0.0,
+        hit_rate_low=interval.low,
+        hit_rate_high=interval.high,
+        break_even=gate.break_even or 0.0,
+        wealth=gate.wealth,
+        opens_at=OPEN_WEALTH,
+        words=gate.words(),
+    )
+
+
 def status_to_proto(status: SessionStatus, *, session_id: str = "", expires_in: int = 0) -> status_pb2.Status:
     """Render a session; the id and the idle time left are unknown to the ledger and empty in stored events."""
     totals = status.totals
@@ -172,6 +200,7 @@ def status_to_proto(status: SessionStatus, *, session_id: str = "", expires_in: 
         settings=settings_to_proto(status.settings) if status.settings else None,
         open_trades=[trade_to_proto(trade) for trade in status.open_trades],
         seq=status.seq,
+        evidence_gate=_evidence_gate(status, status.settings) if status.settings else None,
     )
 
 
@@ -204,6 +233,26 @@ def assets_to_proto(assets: Iterable[Asset]) -> list[market_pb2.Asset]:
     ]
 
 
+def model_to_proto(model: ModelVersion) -> model_pb2.Model:
+    """Render one version of a model, without its card."""
+    return model_pb2.Model(
+        model=model.name,
+        version=model.version,
+        state=model.state,
+        pinned=model.pinned,
+        is_default=model.is_default,
+        sha256=model.sha256,
+        features_version=model.features_version,
+        min_payout_rate=model.min_payout_rate,
+        max_payout_rate=model.max_payout_rate,
+        expiry_bars=model.expiry_bars,
+        min_history=model.min_history,
+        margin=model.margin,
+        description=model.description,
+        create_time=_timestamp(model.create_time),
+    )
+
+
 def _fill(message: event_pb2.Event, event: Event) -> None:
     match event:
         case StatusUpdate(status):
@@ -224,6 +273,8 @@ def _fill(message: event_pb2.Event, event: Event) -> None:
                     expected_value=event.expected_value,
                     reason=event.reason,
                     candle_time=_timestamp(event.candle_time),
+                    shadow_action=event.shadow_action,
+                    detail=event.detail,
                 )
             )
         case TradeOpened(trade):

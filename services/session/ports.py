@@ -8,7 +8,9 @@ from typing import Literal, Protocol
 
 from services.runtime.secret import Secret
 from services.session.domain.bot import BotSettings, ServiceLimits
-from services.session.domain.events import Event, SessionStatus, StoredEvent
+from services.session.domain.events import Event, SessionStatus, SignalMade, StoredEvent
+from services.session.domain.model import ModelVersion
+from services.session.domain.shadow import GateKey, GateRecord, Shadow, ShadowState
 from services.session.domain.trade import BrokerOrder, BrokerOrders, Trade, TradeRequest
 from services.session.domain.values import (
     Account,
@@ -244,6 +246,45 @@ class Ledger(Protocol):
         """Say which of these orders of the session's balance belong to a trade already, of whichever session."""
         ...
 
+    # Evidence: see domain/shadow.py
+
+    async def use_gate(self, key: SessionKey, gate: GateKey, *, epoch: int) -> GateRecord:
+        """Return a gate, a new one if there is none; from now on it is the one that the status shows.
+
+        Emits LogWritten if the gate that was shown before was open and this one is not, or the other way round.
+        """
+        ...
+
+    async def pending_shadows(self, key: SessionKey, gate: GateKey) -> Sequence[Shadow]:
+        """List the decisions of all versions on the gate's terms that are not resolved, oldest first."""
+        ...
+
+    async def tell_signal(
+        self, key: SessionKey, signal: SignalMade, shadow: Shadow, *, epoch: int
+    ) -> ShadowState | None:
+        """Emit a signal and record its decision, PENDING or OVERLAPPING; its gate must be in use.
+
+        None if the model's decision on that candle is known already, or the session is not ACTIVE.
+        """
+        ...
+
+    async def enter_shadow(self, key: SessionKey, shadow: Shadow, price: float, *, epoch: int) -> None:
+        """Record the price a decision is entered at, unless it has one."""
+        ...
+
+    async def resolve_shadow(
+        self, key: SessionKey, shadow: Shadow, exit_price: float | None, *, epoch: int
+    ) -> GateRecord:
+        """Count a decision for its gate, once; emits LogWritten and StatusUpdate if that opened or closed the gate.
+
+        Args:
+            key: The session.
+            shadow: The decision; its entry price is what the ledger says.
+            exit_price: The price at its expiry; None voids it.
+            epoch: The runner's.
+        """
+        ...
+
     # Events
 
     async def emit(self, key: SessionKey, event: Event, *, epoch: int | None = None) -> StoredEvent | None:
@@ -476,8 +517,12 @@ class Agent(Protocol):
         """
         ...
 
-    async def check_model(self, model: str) -> str:
-        """Return the name of the model that ``model`` means (empty: the default).
+    async def models(self) -> Sequence[ModelVersion]:
+        """List every version of every model, by name, then newest first, without cards. Raises UnavailableError."""
+        ...
+
+    async def model(self, name: str, version: str = "") -> ModelVersion:
+        """Return one version with its card; no name means the default model, no version the active one.
 
         Raises:
             ModelNotFoundError, UnavailableError.

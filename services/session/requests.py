@@ -11,10 +11,13 @@ from uuid import UUID
 from tradebot.session.v1 import session_service_pb2 as pb
 
 from services.runtime.secret import Secret
+from services.session.codec import GATE_WORDS
 from services.session.domain.bot import BotSettings
 from services.session.domain.errors import InvalidArgumentError, TradeNotFoundError
+from services.session.domain.evidence import GateMode
 from services.session.domain.trade import TradeRequest, TradeState
 from services.session.domain.values import (
+    TIMEFRAMES,
     AccountType,
     Broker,
     Direction,
@@ -26,11 +29,6 @@ from services.session.domain.values import (
 )
 from services.session.ports import TwoFactor
 from services.session.use_cases.sessions import ConnectCommand
-
-TIMEFRAMES: Final = (
-    1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 604800, 2592000,
-)  # fmt: skip
-"""The candle lengths that the brokers have, seconds."""
 
 _MAX_MONEY: Final = 1_000_000_000.0
 _CENT: Final = Decimal("0.01")
@@ -50,6 +48,13 @@ class SessionRequest(Protocol):
     def HasField(self, field_name: Any, /) -> bool:
         """Tell whether an optional field was sent."""
         ...
+
+
+def optional_key_of(request: SessionRequest, metadata: Mapping[str, str]) -> SessionKey | None:
+    """Return the key of the session that asks for what is no session's own, or None; raises as ``session_id_of``."""
+    if not request.HasField("session_id") or not request.session_id:
+        return None
+    return key_of(request, metadata)
 
 
 def session_id_of(request: SessionRequest, metadata: Mapping[str, str]) -> str:
@@ -120,7 +125,18 @@ def bot_settings(request: pb.StartBotRequest) -> BotSettings:
         daily_loss_limit=_money(request, "daily_loss_limit"),
         max_consecutive_losses=_count(request, "max_consecutive_losses"),
         min_payout=_fraction(request, "min_payout"),
+        gate=_gate(request),
     )
+
+
+def _gate(request: pb.StartBotRequest) -> GateMode | None:
+    if not request.HasField("evidence_gate"):
+        return None
+    modes = {word: mode for mode, word in GATE_WORDS.items()}
+    # An empty word is no word: with real money the gate is opened by nothing but "off".
+    if request.evidence_gate not in modes:
+        raise InvalidArgumentError("evidence_gate", 'must be "on" or "off"')
+    return modes[request.evidence_gate]
 
 
 def trade(request: pb.PlaceTradeRequest, key: SessionKey) -> TradeRequest:
@@ -164,6 +180,18 @@ def timeframe(request: Any, default: int | None = None) -> int:
     if request.timeframe not in TIMEFRAMES:
         raise InvalidArgumentError("timeframe", f"must be one of {', '.join(map(str, TIMEFRAMES))} seconds")
     return int(request.timeframe)
+
+
+def model_name(text: str) -> str:
+    """Read a model's name."""
+    if not text:
+        raise InvalidArgumentError("model", "is required")
+    return _plain(text, "model", 64)
+
+
+def model_version(request: pb.GetModelRequest) -> str:
+    """Read a model's version; empty is the active one."""
+    return _plain(request.version, "version", 64) if request.HasField("version") else ""
 
 
 def asset(text: str) -> str:

@@ -138,6 +138,22 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         )
         return pb.ListCandlesResponse(success=True, candles=[codec.candle_to_proto(candle) for candle in candles])
 
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        models = await self._sessions.models(requests.optional_key_of(request, _metadata(context)))
+        return pb.ListModelsResponse(success=True, models=[codec.model_to_proto(model) for model in models])
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        key = requests.optional_key_of(request, _metadata(context))
+        model, versions = await self._sessions.model(
+            key, requests.model_name(request.model), requests.model_version(request)
+        )
+        return pb.GetModelResponse(
+            success=True,
+            model=codec.model_to_proto(model),
+            card=model.card,
+            versions=[codec.model_to_proto(version) for version in versions],
+        )
+
     async def SetTimeframe(self, request: pb.SetTimeframeRequest, context: Context) -> pb.SetTimeframeResponse:
         key = requests.key_of(request, _metadata(context))
         record = await self._sessions.set_timeframe(key, requests.timeframe(request))

@@ -19,6 +19,7 @@ from services.session.domain.errors import (
     BrokerUnavailableError,
     InvalidCredentialsError,
     LimitReachedError,
+    ModelNotFoundError,
     NotConnectedError,
     RequestIdReusedError,
     SessionNotFoundError,
@@ -35,6 +36,7 @@ from services.session.domain.events import (
     SessionEnded,
     SessionStatus,
     SessionWillExpire,
+    SignalMade,
     StatusUpdate,
     StoredEvent,
     Totals,
@@ -43,6 +45,9 @@ from services.session.domain.events import (
     TradeRejected,
     TradeUnknown,
 )
+from services.session.domain.evidence import Gate
+from services.session.domain.model import ModelVersion
+from services.session.domain.shadow import GateKey, GateRecord, Shadow, ShadowState, gate_told, resolve
 from services.session.domain.tally import Tally
 from services.session.domain.trade import (
     ACTIVE,
@@ -88,6 +93,9 @@ class _Row:
     tally: Tally
     events: list[Event] = field(default_factory=list)
     stored: list[StoredEvent] = field(default_factory=list)
+    gates: dict[GateKey, GateRecord] = field(default_factory=dict)
+    """The one that was used last comes last."""
+    shadows: dict[tuple[str, datetime], tuple[Shadow, ShadowState]] = field(default_factory=dict)
 
 
 class FakeLedger:
@@ -154,6 +162,7 @@ class FakeLedger:
     def _status(self, row: _Row) -> SessionStatus:
         record = row.record
         open_trades = tuple(t for t in self._of(record.session_key) if t.state in ACTIVE)
+        gate = self._gate_in_use(row)
         return SessionStatus(
             broker=record.broker,
             account_type=record.account.account_type,
@@ -170,7 +179,18 @@ class FakeLedger:
             seq=record.last_seq,
             open_trades=open_trades,
             active_trades=len(open_trades),
+            gate=gate.gate if gate else Gate(),
+            gate_voided=gate.voided if gate else 0,
+            gate_version=gate.key.model_version if gate else "",
         )
+
+    def _gate_in_use(self, row: _Row) -> GateRecord | None:
+        settings = row.record.settings
+        if settings is None:
+            return None
+        terms = (settings.model, settings.asset, settings.timeframe, settings.duration)
+        of_terms = [gate for gate in row.gates.values() if _terms(gate.key) == terms]
+        return of_terms[-1] if of_terms else None
 
     def _of(self, key: SessionKey) -> list[Trade]:
         return [trade for trade in self._trades.values() if trade.session_key == key]
@@ -448,6 +468,72 @@ class FakeLedger:
     async def claimed_orders(self, key: SessionKey, broker_order_ids: Sequence[str]) -> frozenset[str]:
         return frozenset(t.broker_order_id for t in self._trades.values()) & frozenset(broker_order_ids)
 
+    async def use_gate(self, key: SessionKey, gate: GateKey, *, epoch: int) -> GateRecord:
+        self._reached("use_gate")
+        row = self._row(key, epoch)
+        before = self._gate_in_use(row)
+        used = row.gates.pop(gate, GateRecord(gate))
+        row.gates[gate] = used
+        if before is not None and before.gate.opened is not used.gate.opened:
+            self._tell(row, gate_told(used))
+        return used
+
+    async def pending_shadows(self, key: SessionKey, gate: GateKey) -> Sequence[Shadow]:
+        self._reached("pending_shadows")
+        return [
+            shadow
+            for shadow, state in self._rows[key].shadows.values()
+            if state is ShadowState.PENDING and _terms(shadow.key) == _terms(gate)
+        ]
+
+    async def tell_signal(
+        self, key: SessionKey, signal: SignalMade, shadow: Shadow, *, epoch: int
+    ) -> ShadowState | None:
+        self._reached("tell_signal")
+        row = self._row(key, epoch)
+        if row.record.state is not SessionState.ACTIVE:
+            return None
+        self._tell(row, signal)
+        if (shadow.key.model, shadow.close_time) in row.shadows:
+            return None
+        runs = any(
+            state is ShadowState.PENDING and other.key == shadow.key and other.expiry_time > shadow.close_time
+            for other, state in row.shadows.values()
+        )
+        state = ShadowState.OVERLAPPING if runs else ShadowState.PENDING
+        row.shadows[shadow.key.model, shadow.close_time] = shadow, state
+        return state
+
+    async def enter_shadow(self, key: SessionKey, shadow: Shadow, price: float, *, epoch: int) -> None:
+        self._reached("enter_shadow")
+        row = self._row(key, epoch)
+        name = (shadow.key.model, shadow.close_time)
+        known, state = row.shadows[name]
+        if state is ShadowState.PENDING and known.entry_price is None:
+            row.shadows[name] = replace(known, entry_price=price), state
+
+    async def resolve_shadow(
+        self, key: SessionKey, shadow: Shadow, exit_price: float | None, *, epoch: int
+    ) -> GateRecord:
+        self._reached("resolve_shadow")
+        row = self._row(key, epoch)
+        name = (shadow.key.model, shadow.close_time)
+        known, state = row.shadows[name]
+        if state is not ShadowState.PENDING:
+            return row.gates[shadow.key]
+        state, row.gates[shadow.key], told = resolve(row.gates[shadow.key], known, exit_price)
+        row.shadows[name] = known, state
+        if told is not None:
+            self._tell(row, told)
+            self._tell_status(row)
+        return row.gates[shadow.key]
+
+    # For tests
+
+    def shadow_states(self, key: SessionKey) -> list[ShadowState]:
+        """How every decision of a session stands, oldest first."""
+        return [state for _, state in self._rows[key].shadows.values()]
+
     async def emit(self, key: SessionKey, event: Event, *, epoch: int | None = None) -> StoredEvent | None:
         self._reached("emit")
         row = self._row(key, epoch)
@@ -475,6 +561,10 @@ class FakeLedger:
         """Lose the log's beginning, as retention does."""
         row = self._rows[key]
         row.stored = [event for event in row.stored if event.seq > up_to]
+
+
+def _terms(key: GateKey) -> tuple[object, ...]:
+    return key.model, key.asset, key.timeframe, key.duration
 
 
 def _print(trade: Trade) -> tuple[object, ...]:
@@ -793,7 +883,7 @@ class FakeAgent:
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
         self.away = False
-        self.models = {"": "edge", "edge": "edge"}
+        self.versions = [ModelVersion("edge", "1", is_default=True, card="# edge")]
         self.opened = 0
         self.seen: list[Candle] = []
 
@@ -814,9 +904,16 @@ class FakeAgent:
         self.seen.append(candle)
         return self.decisions.pop(0) if self.decisions else a_decision("HOLD")
 
-    async def check_model(self, model: str) -> str:
+    async def models(self) -> Sequence[ModelVersion]:
         self._reached()
-        return self.models[model]
+        return self.versions
+
+    async def model(self, name: str, version: str = "") -> ModelVersion:
+        self._reached()
+        for known in self.versions:
+            if (name == known.name or (not name and known.is_default)) and version in {"", known.version}:
+                return known
+        raise ModelNotFoundError
 
     async def min_history(self, model: str) -> int:
         self._reached()

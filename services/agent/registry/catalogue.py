@@ -63,6 +63,8 @@ class Entry:
     is_default: bool
     active: bool
     shadow: bool
+    pinned: bool = False
+    """Active because the operator chose it."""
 
 
 class Catalogue:
@@ -85,6 +87,7 @@ class Catalogue:
             if name not in choices:
                 raise ModelNotFoundError
         self._choices: Mapping[str, Choice] = choices
+        self._pinned = frozenset(name for name, wanted in selection.models.items() if wanted.active is not None)
 
     def _choose(self, name: str, wanted: ModelSelection, newest: Model) -> Choice:
         active = newest if wanted.active is None else self._version(name, wanted.active)
@@ -130,4 +133,5 @@ class Catalogue:
     def _entry(self, model: Model) -> Entry:
         name = model.manifest.name
         choice = self._choices[name]
-        return Entry(model, name == self._default, model is choice.active, model in choice.shadows)
+        active = model is choice.active
+        return Entry(model, name == self._default, active, model in choice.shadows, active and name in self._pinned)

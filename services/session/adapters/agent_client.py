@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC
 from typing import Final, Literal
 
 import grpc
@@ -12,6 +13,7 @@ from services.runtime.errors import ServiceError
 from services.runtime.interceptors import error_info
 from services.session.domain.bot import BotSettings
 from services.session.domain.errors import InvalidArgumentError, ModelNotFoundError, UnavailableError
+from services.session.domain.model import ModelState, ModelVersion
 from services.session.domain.values import Candle
 from services.session.ports import Decision, DecisionFeed
 
@@ -33,6 +35,7 @@ _REASONS: Final = {
     agent_pb2.ABSTAIN_REASON_STALE_OR_GAP: "stale_or_gap",
     agent_pb2.ABSTAIN_REASON_BAD_INPUT: "bad_input",
     agent_pb2.ABSTAIN_REASON_GATE_CLOSED: "gate_closed",
+    agent_pb2.ABSTAIN_REASON_UNSUPPORTED_TERMS: "unsupported_terms",
 }
 
 
@@ -66,6 +69,27 @@ def _parse_decision(decision: agent_pb2.Decision) -> Decision:
         model=decision.model,
         model_version=decision.model_version,
         model_sha256=decision.model_sha256,
+    )
+
+
+def _parse_model(model: agent_pb2.Model) -> ModelVersion:
+    state = ModelState.ACTIVE if model.active else ModelState.SHADOW if model.shadow else ModelState.IDLE
+    return ModelVersion(
+        name=model.name,
+        version=model.version,
+        state=state,
+        pinned=model.pinned,
+        is_default=model.is_default,
+        sha256=model.sha256,
+        features_version=model.features_version,
+        min_payout_rate=model.min_payout_rate,
+        max_payout_rate=model.max_payout_rate,
+        expiry_bars=model.expiry_bars,
+        min_history=model.min_history,
+        margin=model.margin,
+        description=model.description,
+        card=model.card,
+        create_time=model.create_time.ToDatetime(tzinfo=UTC) if model.HasField("create_time") else None,
     )
 
 
@@ -133,23 +157,33 @@ class GrpcAgent:
         finally:
             call.cancel()
 
-    async def check_model(self, model: str) -> str:
-        """Return the name of the model that ``model`` means."""
-        return (await self._model(model)).name
+    async def models(self) -> Sequence[ModelVersion]:
+        """List every version of every model, by name, then newest first, without cards."""
+        found: list[ModelVersion] = []
+        request = agent_service_pb2.ListModelsRequest(page_size=100)
+        try:
+            while True:
+                page = await self._stub.ListModels(request, timeout=_TIMEOUT)
+                found += [_parse_model(model) for model in page.models]
+                if not page.next_page_token:
+                    return found
+                request.page_token = page.next_page_token
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
+
+    async def model(self, name: str, version: str = "") -> ModelVersion:
+        """Return one version with its card; no name means the default model, no version the active one."""
+        if not name:
+            defaults = [model for model in await self.models() if model.is_default and model.state is ModelState.ACTIVE]
+            if not defaults:
+                raise ModelNotFoundError
+            name = defaults[0].name
+        try:
+            request = agent_service_pb2.GetModelRequest(name=name, version=version)
+            return _parse_model((await self._stub.GetModel(request, timeout=_TIMEOUT)).model)
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
 
     async def min_history(self, model: str) -> int:
         """Return how many closed candles the model wants before it decides."""
-        return (await self._model(model)).min_history
-
-    async def _model(self, name: str) -> agent_pb2.Model:
-        try:
-            if name:
-                request = agent_service_pb2.GetModelRequest(name=name)
-                return (await self._stub.GetModel(request, timeout=_TIMEOUT)).model
-            models = await self._stub.ListModels(agent_service_pb2.ListModelsRequest(page_size=100), timeout=_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise _error(error) from error
-        for model in models.models:
-            if model.is_default and model.active:
-                return model
-        raise ModelNotFoundError
+        return (await self.model(model)).min_history

@@ -204,6 +204,7 @@ def _parse_asset(asset: market_pb2.Asset) -> Asset:
         min_amount=min((Decimal(item.min_amount) for item in shown if item.min_amount), default=Decimal(0)),
         max_amount=max((Decimal(item.max_amount) for item in shown if item.max_amount), default=Decimal(0)),
         payout_rates=tuple((_INSTRUMENT_OF[item.instrument_type], item.payout_rate) for item in buyable),
+        durations=tuple((_INSTRUMENT_OF[item.instrument_type], tuple(item.durations)) for item in kinds),
     )
 
 

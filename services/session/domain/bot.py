@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
-from services.session.domain.values import InstrumentType
+from services.session.domain.evidence import GateMode, default_gate_mode
+from services.session.domain.values import AccountType, InstrumentType
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,12 @@ class BotSettings:
     max_consecutive_losses: int | None = None
     min_payout: float | None = None
     """Fraction; skip trades below it."""
+    gate: GateMode | None = None
+    """Whether signals wait for evidence; None if the user did not say: by whose money it is."""
+
+    def gate_mode(self, account_type: AccountType) -> GateMode:
+        """Return what holds on an account of that type."""
+        return self.gate or default_gate_mode(account_type)
 
 
 @dataclass(frozen=True, slots=True)

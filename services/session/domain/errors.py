@@ -152,7 +152,7 @@ class InsufficientFundsError(TradeRefusedError):
 
 
 class AssetClosedError(TradeRefusedError):
-    """The asset is unknown, closed or suspended."""
+    """The asset is closed or suspended; the broker service says so of one it does not know, too."""
 
     reason = "ASSET_CLOSED"
     code = Code.FAILED_PRECONDITION

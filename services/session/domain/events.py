@@ -1,11 +1,12 @@
 """What a session's user is told. Every event here gets a seq; candles, snapshots and gaps do not pass through this module."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import ClassVar, Literal
 
 from services.session.domain.bot import BotSettings, Usage
+from services.session.domain.evidence import Gate
 from services.session.domain.trade import Trade
 from services.session.domain.values import AccountType, BotStatus, Broker, BrokerConnection, CloseReason
 
@@ -50,6 +51,12 @@ class SessionStatus:
     open_trades: tuple[Trade, ...] = ()
     """Pending, open and unknown trades, oldest first."""
     active_trades: int = 0
+    gate: Gate = field(default_factory=Gate)
+    """The evidence for the bot's model on its terms, of the version that answered last."""
+    gate_voided: int = 0
+    """Shadow decisions that a price was missing for."""
+    gate_version: str = ""
+    """The version; empty before its first answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,10 @@ class SignalMade:
     reason: str
     """Why HOLD, lower case; empty otherwise."""
     candle_time: datetime
+    shadow_action: Literal["", "CALL", "PUT"] = ""
+    """What the model said, where the closed gate made it a HOLD."""
+    detail: str = ""
+    """Words for people."""
 
 
 @dataclass(frozen=True, slots=True)

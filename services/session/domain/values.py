@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import NewType
+from typing import Final, NewType
+
+TIMEFRAMES: Final = (
+    1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 604800, 2592000,
+)  # fmt: skip
+"""The candle lengths that the brokers have, seconds."""
 
 SessionKey = NewType("SessionKey", str)
 """Names a session everywhere inside: derived from the secret session_id, worthless to a client, safe in logs and stores."""
@@ -140,3 +145,5 @@ class Asset:
     max_amount: Decimal
     payout_rates: tuple[tuple[InstrumentType, float], ...] = ()
     """Payout rate of each kind that is open now."""
+    durations: tuple[tuple[InstrumentType, tuple[int, ...]], ...] = ()
+    """Lives on offer of each kind, seconds; for blitz exactly these, for the others a grid."""

@@ -21,9 +21,11 @@ from services.session.domain.errors import (
     UnavailableError,
 )
 from services.session.domain.events import FaultHappened, LimitWasReached, LogWritten, SignalMade
+from services.session.domain.shadow import GateRecord
 from services.session.domain.trade import ACTIVE, Trade, TradeRequest, TradeState
 from services.session.domain.values import BotStatus, Candle, Direction, TradeSource
 from services.session.ports import Agent, BrokerGateway, Decision, Ledger, SessionRecord
+from services.session.use_cases.shadows import ShadowBook
 from services.session.use_cases.trading import TradeDesk
 
 _EXTRA_HISTORY: Final = 50
@@ -48,6 +50,8 @@ class Bot:
 
     Overlap: while a trade of this session's bot is open on the asset, no second one is placed, unless options end within
     one candle (``duration <= timeframe``): then each candle may have its own.
+
+    Evidence: every decision is followed as a shadow, traded or not; behind a closed evidence gate none becomes an order.
 
     Args:
         record: The session; its settings and run are this run's.
@@ -91,6 +95,9 @@ class Bot:
         self._connected = connected
         self._may_send = may_send
         self._jitter = jitter
+        self._patience = min(_MAX_LATENESS, record.settings.timeframe / 2)
+        self._gate_mode = record.settings.gate_mode(record.account.account_type)
+        self._shadows = ShadowBook(record, record.settings, ledger, clock, self._patience)
         self._payout: float | None = None
         self._payout_time = float("-inf")
         self._rejections = 0
@@ -149,40 +156,38 @@ class Bot:
             )
             history = [candle for candle, closed in listed if closed]
             last = history[-1].close_time if history else None
+            await self._shadows.open(history)
             async with self._agent.decide_on(settings, payout, history) as feed:
                 await self._go_on()
                 async for candle, closed in candles:
-                    if not closed or (last is not None and candle.close_time <= last):
+                    if not closed:
+                        await self._shadows.tick(candle)
+                        continue
+                    if last is not None and candle.close_time <= last:
                         continue
                     if last is not None and candle.open_time != last:
                         self._log.info("candles_missing")
                         return
                     last = candle.close_time
+                    await self._shadows.close(candle)
                     payout = await self._current_payout() or payout
                     await self._act(candle, await feed.next(candle, payout))
                     yield candle
 
     async def _act(self, candle: Candle, decision: Decision) -> None:
         settings = self._settings
-        await self._tell(
-            SignalMade(
-                action=decision.action,
-                confidence=max(decision.p_up, 1.0 - decision.p_up),
-                model=decision.model,
-                model_version=decision.model_version,
-                asset=settings.asset,
-                timeframe=settings.timeframe,
-                p_up=decision.p_up,
-                break_even=decision.break_even,
-                expected_value=decision.expected_value,
-                reason=decision.reason,
-                candle_time=candle.open_time,
-            )
-        )
-        if decision.action == "HOLD":
+        gate = await self._shadows.gate(decision.model_version)
+        shut = decision.action != "HOLD" and not gate.lets_through(self._gate_mode)
+        signal = _signal(settings, candle, decision, gate if shut else None)
+        shadow = self._shadows.shadow(candle, decision, self._payout)
+        if shadow is None:
+            await self._tell(signal)
+        else:
+            await self._shadows.tell(signal, shadow)
+        if signal.action == "HOLD":
             return
         late = (self._clock.now() - candle.close_time).total_seconds()
-        if late > min(_MAX_LATENESS, settings.timeframe / 2):
+        if late > self._patience:
             self._log.info("signal_too_late", seconds=round(late, 1))
             return
         if self._payout is None:
@@ -304,6 +309,25 @@ class Bot:
 
     async def _tell(self, event: SignalMade | FaultHappened | LimitWasReached | LogWritten) -> None:
         await self._ledger.emit(self._key, event, epoch=self._record.epoch)
+
+
+def _signal(settings: BotSettings, candle: Candle, decision: Decision, shut: GateRecord | None) -> SignalMade:
+    """Say what was decided; behind a closed gate, ``shut``, it is a HOLD."""
+    return SignalMade(
+        action=decision.action if shut is None else "HOLD",
+        confidence=max(decision.p_up, 1.0 - decision.p_up),
+        model=decision.model,
+        model_version=decision.model_version,
+        asset=settings.asset,
+        timeframe=settings.timeframe,
+        p_up=decision.p_up,
+        break_even=decision.break_even,
+        expected_value=decision.expected_value,
+        reason=decision.reason if shut is None else "gate_closed",
+        candle_time=candle.open_time,
+        shadow_action="" if shut is None or decision.action == "HOLD" else decision.action,
+        detail="" if shut is None else shut.words(),
+    )
 
 
 class _RunOverError(Exception):

@@ -1,5 +1,6 @@
 """A session's life: connect, take up again, disconnect; its bot's desired state; what its user reads and trades."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,7 +14,9 @@ from services.runtime.errors import ServiceError
 from services.runtime.secret import Secret
 from services.session.domain.bot import BotSettings, ServiceLimits
 from services.session.domain.errors import (
+    AssetClosedError,
     BrokerUnavailableError,
+    InvalidArgumentError,
     InvalidCredentialsError,
     LimitReachedError,
     LoginThrottledError,
@@ -23,8 +26,10 @@ from services.session.domain.errors import (
     TradeNotFoundError,
 )
 from services.session.domain.events import SessionStatus
+from services.session.domain.model import ModelVersion
 from services.session.domain.trade import Trade, TradeRequest, TradeState
 from services.session.domain.values import (
+    TIMEFRAMES,
     Account,
     AccountType,
     Asset,
@@ -32,6 +37,7 @@ from services.session.domain.values import (
     Broker,
     Candle,
     CloseReason,
+    InstrumentType,
     SessionKey,
     SessionState,
     TradeId,
@@ -57,6 +63,8 @@ _log = structlog.get_logger(__name__)
 _EXPORT_PAGE: Final = 500
 _SELL_PATIENCE: Final = 3.0
 """Seconds to wait for the settlement of a sale before the trade is answered as it stands."""
+_ASSETS_PATIENCE: Final = 3.0
+"""Seconds that a start waits to learn what the broker sells."""
 _SELL_POLL: Final = 0.1
 
 
@@ -261,6 +269,7 @@ class Sessions:
 
         Raises:
             BotAlreadyRunningError, ModelNotFoundError, LimitReachedError, UnavailableError, SessionNotFoundError.
+            InvalidArgumentError: The model or the broker cannot trade these terms.
         """
         record = await self.live(key)
         if not with_timeframe:
@@ -269,11 +278,30 @@ class Sessions:
             settings = replace(settings, timeframe=timeframe)
         if settings.amount > self._limits.max_amount:
             raise LimitReachedError("max_amount", float(self._limits.max_amount), float(settings.amount))
-        # The default is named too: a run stays with its model, and its user sees which one it is.
-        settings = replace(settings, model=await self._agent.check_model(settings.model))
+        model = await self._agent.model(settings.model)
+        # The defaults are named too: a run stays with its model and its gate, and its user sees which they are.
+        settings = replace(settings, model=model.name, gate=settings.gate_mode(record.account.account_type))
+        settings = _suited(settings, model, with_timeframe=with_timeframe)
+        await self._require_listed(key, settings)
         record = await self._ledger.start_bot(key, settings, self._new_id())
         await self._signals.wake(key)
         return record
+
+    async def _require_listed(self, key: SessionKey, settings: BotSettings) -> None:
+        """Refuse terms that the broker does not list; a broker that is away is asked by the bot, which waits for it."""
+        try:
+            async with asyncio.timeout(_ASSETS_PATIENCE):
+                assets = await self._broker.assets(key)
+        except (BrokerUnavailableError, TimeoutError):
+            return
+        asset = _find(assets, settings.asset)
+        blitz = settings.instrument_type is InstrumentType.BLITZ
+        field = "duration_seconds" if blitz else "duration"
+        if settings.instrument_type not in asset.instrument_types:
+            raise InvalidArgumentError(field, f"there are no {settings.instrument_type} options on this asset")
+        lives = dict(asset.durations).get(settings.instrument_type, ())
+        if blitz and lives and settings.duration.total_seconds() not in lives:
+            raise InvalidArgumentError(field, f"must be one of {', '.join(map(str, sorted(lives)))} for this asset")
 
     async def stop_bot(self, key: SessionKey) -> BotStopped:
         """Stop the bot; open trades run to their expiry."""
@@ -313,9 +341,18 @@ class Sessions:
         return await self._logins.read(record, lambda: self._broker.assets(key))
 
     async def candles(self, key: SessionKey, asset: str, timeframe: int, count: int) -> Sequence[Candle]:
-        """List candles, ascending; the last one may be forming. Raises BrokerUnavailableError, AssetClosedError."""
+        """List candles, ascending; the last one may be forming.
+
+        Raises:
+            BrokerUnavailableError.
+            InvalidArgumentError: The broker has no such asset.
+        """
         record = await self.live(key)
-        candles = await self._logins.read(record, lambda: self._broker.candles(key, asset, timeframe, count))
+        try:
+            candles = await self._logins.read(record, lambda: self._broker.candles(key, asset, timeframe, count))
+        except AssetClosedError:
+            await self._require_known(key, asset)
+            raise
         return [candle for candle, _closed in candles]
 
     async def set_timeframe(self, key: SessionKey, timeframe: int) -> SessionRecord:
@@ -328,11 +365,46 @@ class Sessions:
     # Trades
 
     async def place_trade(self, request: TradeRequest) -> Trade:
-        """Place a manual trade; see ``TradeDesk.place``. Without an asset it is the session's."""
+        """Place a manual trade; see ``TradeDesk.place``. Without an asset it is the session's.
+
+        Raises:
+            InvalidArgumentError: The broker has no such asset.
+            ServiceError: As ``TradeDesk.place``.
+        """
         record = await self.live(request.session_key)
         if not request.asset:
             request = replace(request, asset=record.asset)
-        return await self._desk.place(record, request)
+        try:
+            return await self._desk.place(record, request)
+        except AssetClosedError:
+            await self._require_known(request.session_key, request.asset)
+            raise
+
+    async def _require_known(self, key: SessionKey, asset: str) -> None:
+        """Tell an asset that nobody has from one that is closed; says nothing if the broker does not answer."""
+        with suppress(BrokerUnavailableError):
+            _find(await self._broker.assets(key), asset)
+
+    # Models
+
+    async def models(self, key: SessionKey | None) -> Sequence[ModelVersion]:
+        """List every version of every model. A session that is named must be alive. Raises UnavailableError."""
+        if key is not None:
+            await self.live(key)
+        return await self._agent.models()
+
+    async def model(
+        self, key: SessionKey | None, name: str, version: str
+    ) -> tuple[ModelVersion, Sequence[ModelVersion]]:
+        """Return one version with its card, and all versions of its model.
+
+        Raises:
+            ModelNotFoundError, UnavailableError, SessionNotFoundError.
+        """
+        if key is not None:
+            await self.live(key)
+        found = await self._agent.model(name, version)
+        return found, [each for each in await self._agent.models() if each.name == found.name]
 
     async def close_trade(self, key: SessionKey, trade_id: TradeId) -> Trade:
         """Sell an open trade before its expiry.
@@ -377,6 +449,27 @@ class Sessions:
                 yield trade
             if not (token := page.next_page_token):
                 return
+
+
+def _find(assets: Sequence[Asset], name: str) -> Asset:
+    for asset in assets:
+        if asset.asset == name:
+            return asset
+    raise InvalidArgumentError("asset", "this broker has no asset of that name")
+
+
+def _suited(settings: BotSettings, model: ModelVersion, *, with_timeframe: bool) -> BotSettings:
+    """Bring the candle length to the model's, if the user named none; the model would hold for ever on any other."""
+    seconds = int(settings.duration.total_seconds())
+    if model.suits(seconds, settings.timeframe):
+        return settings
+    fitting = [timeframe for timeframe in TIMEFRAMES if model.suits(seconds, timeframe)]
+    if fitting and not with_timeframe:
+        return replace(settings, timeframe=fitting[0])
+    field = "duration_seconds" if settings.instrument_type is InstrumentType.BLITZ else "duration"
+    life = f"{model.expiry_bars} candle" + ("" if model.expiry_bars == 1 else "s")
+    hint = f", here a timeframe of {fitting[0]}" if fitting else ", and there are no candles of such a length"
+    raise InvalidArgumentError(field, f"the model {model.name} is for options that live {life}{hint}")
 
 
 def _same_email(one: Secret, other: Secret) -> bool:

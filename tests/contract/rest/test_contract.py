@@ -358,7 +358,7 @@ async def test_trade_without_funds_is_refused_and_leaves_a_balance_of_zero(door:
 
 
 async def test_trade_on_an_asset_that_nobody_offers_is_refused(user: User) -> None:
-    refused(await user.post("trade", **{**ORDER, "asset": "NOSUCH"}), 409, "ASSET_CLOSED")
+    refused(await user.post("trade", **{**ORDER, "asset": "NOSUCH"}), 400, "INVALID_ARGUMENT", field="asset")
 
 
 async def test_trades_are_listed_newest_first_and_page_by_page(user: User) -> None:

@@ -20,6 +20,7 @@ from services.session.adapters.ledger import sql
 from services.session.adapters.ledger.ledger import PostgresLedger
 from services.session.domain.bot import BotSettings, ServiceLimits
 from services.session.domain.errors import UnavailableError
+from services.session.domain.model import ModelVersion
 from services.session.domain.trade import ACTIVE, Trade, TradeRequest
 from services.session.domain.values import (
     Account,
@@ -87,8 +88,11 @@ class SimAgent:
     ) -> AsyncIterator[DecisionFeed]:
         yield self
 
-    async def check_model(self, model: str) -> str:
-        return model
+    async def models(self) -> Sequence[ModelVersion]:
+        return [await self.model("")]
+
+    async def model(self, name: str, version: str = "") -> ModelVersion:
+        return ModelVersion(name or "m")
 
     async def min_history(self, model: str) -> int:
         return 1
@@ -195,7 +199,7 @@ class World:
 
     def run(self) -> None:
         """Live through both phases."""
-        self.server.inner.rows("TRUNCATE sessions, credentials, trades, events")
+        self.server.inner.rows("TRUNCATE sessions CASCADE")
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_until_complete(self._live())

@@ -31,7 +31,7 @@ def redis_server() -> Iterator[Engine]:
 async def database(postgres_server: Engine) -> AsyncIterator[PostgresDatabase]:
     async with PostgresDatabase.at(postgres_server.url) as database:
         async with database.transaction() as connection:
-            await connection.fetch("TRUNCATE sessions, credentials, trades, events")
+            await connection.fetch("TRUNCATE sessions CASCADE")
         yield database
 
 

@@ -63,7 +63,7 @@ async def test_many_replicas_may_migrate_at_once() -> None:
         await migrate(engine.url)
         async with PostgresDatabase.at(engine.url) as database:
             (row,) = await database.read("SELECT version_num FROM alembic_version")
-            assert row["version_num"] == "0001"
+            assert row["version_num"] == "0002"
             await a_session(a_ledger(database))
 
 

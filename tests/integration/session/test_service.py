@@ -136,7 +136,7 @@ async def test_a_refusal_says_what_the_broker_said(world: ServiceWorld, client: 
     session_id = (await client.connect()).session_id
     for changes, expected in (
         ({"amount": 15_000}, "INSUFFICIENT_FUNDS"),
-        ({"asset": "NOSUCH"}, "ASSET_CLOSED"),
+        ({"asset": "NOSUCH"}, "INVALID_ARGUMENT"),
         ({"amount": 20_001}, "LIMIT_REACHED"),
         ({"amount": -1}, "INVALID_ARGUMENT"),
     ):

@@ -8,6 +8,8 @@ from typing import Any
 from services.session.adapters.ledger.database import Row
 from services.session.domain.bot import BotSettings, Usage
 from services.session.domain.events import SessionStatus, StoredEvent, Totals
+from services.session.domain.evidence import Gate, GateMode, default_gate_mode
+from services.session.domain.shadow import GateKey, GateRecord
 from services.session.domain.tally import Tally
 from services.session.domain.trade import Trade, TradeState
 from services.session.domain.values import (
@@ -38,9 +40,11 @@ def settings_to_json(settings: BotSettings) -> str:
     return json.dumps(values)
 
 
-def settings_from_json(text: str) -> BotSettings:
-    """Read what ``settings_to_json`` wrote."""
+def settings_from_json(text: str, account_type: AccountType) -> BotSettings:
+    """Read what ``settings_to_json`` wrote; a bot from before there were gates gets the one of its account type."""
     values: dict[str, Any] = json.loads(text)
+    gate = values.get("gate", default_gate_mode(account_type))
+    values["gate"] = None if gate is None else GateMode(gate)
     values["duration"] = timedelta(seconds=values["duration"])
     values["instrument_type"] = InstrumentType(values["instrument_type"])
     for name in _MONEY:
@@ -50,15 +54,14 @@ def settings_from_json(text: str) -> BotSettings:
 
 def session_from_row(row: Row) -> SessionRecord:
     """Read a row of ``sessions``."""
+    account_type = AccountType(row["account_type"])
     return SessionRecord(
         session_key=SessionKey(row["session_key"]),
         state=SessionState(row["state"]),
         broker=Broker(row["broker"]),
-        account=Account(
-            row["user_id"], row["balance_id"], AccountType(row["account_type"]), row["balance"], row["currency"]
-        ),
+        account=Account(row["user_id"], row["balance_id"], account_type, row["balance"], row["currency"]),
         bot_status=BotStatus(row["bot_status"]),
-        settings=None if row["settings"] is None else settings_from_json(row["settings"]),
+        settings=None if row["settings"] is None else settings_from_json(row["settings"], account_type),
         run_id=row["run_id"],
         asset=row["asset"],
         timeframe=row["timeframe"],
@@ -99,8 +102,30 @@ def tally_from_row(row: Row, today: date) -> Tally:
     )
 
 
-def status_of(record: SessionRecord, tally: Tally, open_trades: tuple[Trade, ...]) -> SessionStatus:
-    """Put a session together as its user sees it."""
+def gate_key_from_row(row: Row) -> GateKey:
+    """Read whose evidence a row of ``gates`` or ``shadow_decisions`` is."""
+    return GateKey(
+        row["model"], row["model_version"], row["asset"], row["timeframe"], timedelta(seconds=row["duration"])
+    )
+
+
+def gate_from_row(row: Row) -> GateRecord:
+    """Read a row of ``gates``."""
+    gate = Gate(
+        hits=row["hits"],
+        decided=row["decided"],
+        ties=row["ties"],
+        payout_sum=row["payout_sum"],
+        wealth=row["wealth"],
+        opened=row["opened"],
+    )
+    return GateRecord(gate_key_from_row(row), gate, row["voided"])
+
+
+def status_of(
+    record: SessionRecord, tally: Tally, open_trades: tuple[Trade, ...], gate: GateRecord | None
+) -> SessionStatus:
+    """Put a session together as its user sees it. ``gate`` is the one in use, None before the model's first answer."""
     return SessionStatus(
         broker=record.broker,
         account_type=record.account.account_type,
@@ -117,6 +142,9 @@ def status_of(record: SessionRecord, tally: Tally, open_trades: tuple[Trade, ...
         seq=record.last_seq,
         open_trades=open_trades,
         active_trades=len(open_trades),
+        gate=Gate() if gate is None else gate.gate,
+        gate_voided=0 if gate is None else gate.voided,
+        gate_version="" if gate is None else gate.key.model_version,
     )
 
 

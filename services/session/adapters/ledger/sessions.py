@@ -9,7 +9,7 @@ from services.runtime.secret import Secret
 from services.session.adapters.ledger import sql
 from services.session.adapters.ledger.database import Database
 from services.session.adapters.ledger.rows import session_from_row, status_of, tally_from_row, trade_from_row
-from services.session.adapters.ledger.work import Works
+from services.session.adapters.ledger.work import Works, gate_in_use
 from services.session.adapters.vault import Vault
 from services.session.domain.bot import BotSettings
 from services.session.domain.errors import BotAlreadyRunningError, BotNotRunningError
@@ -90,10 +90,10 @@ class LedgerSessions:
             rows = await connection.fetch(sql.SESSION, key)
             if not rows:
                 return None
+            record = session_from_row(rows[0])
             trades = await connection.fetch(sql.ACTIVE_TRADES, key)
-        return status_of(
-            session_from_row(rows[0]), tally_from_row(rows[0], today), tuple(trade_from_row(trade) for trade in trades)
-        )
+            gate = await gate_in_use(connection, record)
+        return status_of(record, tally_from_row(rows[0], today), tuple(trade_from_row(trade) for trade in trades), gate)
 
     async def touch(self, key: SessionKey, seen: datetime) -> None:
         """Record activity and take back an expiry warning."""

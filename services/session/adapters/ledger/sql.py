@@ -176,3 +176,67 @@ PRUNE_EVENTS: Final = """
     )
     SELECT (SELECT count(*) FROM old) AS sessions, (SELECT count(*) FROM gone) AS events
 """
+
+# Evidence
+
+_GATE: Final = """
+    model, model_version, asset, timeframe, duration, hits, decided, ties, voided, payout_sum, wealth, opened
+"""
+
+# The version that answered last.
+GATE_IN_USE: Final = f"""
+    SELECT {_GATE} FROM gates
+    WHERE session_key = $1 AND model = $2 AND asset = $3 AND timeframe = $4 AND duration = $5
+    ORDER BY use_time DESC, model_version DESC LIMIT 1
+"""
+
+USE_GATE: Final = f"""
+    INSERT INTO gates (session_key, model, asset, timeframe, duration, model_version, use_time)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    ON CONFLICT (session_key, model, asset, timeframe, duration, model_version) DO UPDATE SET use_time = $7
+    RETURNING {_GATE}
+"""
+
+GATE: Final = f"""
+    SELECT {_GATE} FROM gates
+    WHERE session_key = $1 AND model = $2 AND asset = $3 AND timeframe = $4 AND duration = $5 AND model_version = $6
+"""
+
+STORE_GATE: Final = """
+    UPDATE gates
+    SET hits = $7, decided = $8, ties = $9, voided = $10, payout_sum = $11, wealth = $12, opened = $13
+    WHERE session_key = $1 AND model = $2 AND asset = $3 AND timeframe = $4 AND duration = $5 AND model_version = $6
+"""
+
+INSERT_SHADOW: Final = """
+    INSERT INTO shadow_decisions (session_key, model, asset, timeframe, duration, model_version, close_time, expiry_time,
+                                  direction, payout_rate, state)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, CASE WHEN EXISTS (
+        SELECT 1 FROM shadow_decisions
+        WHERE session_key = $1 AND model = $2 AND asset = $3 AND timeframe = $4 AND duration = $5 AND model_version = $6
+          AND state = 'pending' AND expiry_time > $7
+    ) THEN 'overlapping' ELSE 'pending' END
+    ON CONFLICT (session_key, model, close_time) DO NOTHING
+    RETURNING state
+"""
+
+PENDING_SHADOWS: Final = """
+    SELECT model, model_version, asset, timeframe, duration, close_time, direction, payout_rate, entry_price
+    FROM shadow_decisions
+    WHERE session_key = $1 AND model = $2 AND asset = $3 AND timeframe = $4 AND duration = $5 AND state = 'pending'
+    ORDER BY close_time
+"""
+
+LOCK_SHADOW: Final = """
+    SELECT model, model_version, asset, timeframe, duration, close_time, direction, payout_rate, entry_price
+    FROM shadow_decisions WHERE session_key = $1 AND model = $2 AND close_time = $3 AND state = 'pending' FOR UPDATE
+"""
+
+ENTER_SHADOW: Final = """
+    UPDATE shadow_decisions SET entry_price = $4
+    WHERE session_key = $1 AND model = $2 AND close_time = $3 AND state = 'pending' AND entry_price IS NULL
+"""
+
+RESOLVE_SHADOW: Final = """
+    UPDATE shadow_decisions SET state = $4, exit_price = $5 WHERE session_key = $1 AND model = $2 AND close_time = $3
+"""

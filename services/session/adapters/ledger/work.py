@@ -10,6 +10,7 @@ from services.runtime.clock import Clock
 from services.session.adapters.ledger import sql
 from services.session.adapters.ledger.database import Connection, Database, Row
 from services.session.adapters.ledger.rows import (
+    gate_from_row,
     session_from_row,
     settings_to_json,
     status_of,
@@ -18,6 +19,7 @@ from services.session.adapters.ledger.rows import (
 )
 from services.session.domain.errors import ContradictionError, SessionNotFoundError, StaleEpochError, TradeNotFoundError
 from services.session.domain.events import Event, SessionStatus, StatusUpdate, StoredEvent
+from services.session.domain.shadow import GateRecord
 from services.session.domain.trade import MOVES, Trade
 from services.session.domain.values import AccountType, BotStatus, SessionKey, SessionState, TradeId
 from services.session.ports import SessionRecord
@@ -32,6 +34,18 @@ class Publish(Protocol):
     def __call__(self, key: SessionKey, event: StoredEvent, /) -> None:
         """Hand the event to the live tail."""
         ...
+
+
+async def gate_in_use(connection: Connection, record: SessionRecord) -> GateRecord | None:
+    """Return the gate of the bot's current or last run; None before its model's first answer."""
+    settings = record.settings
+    if settings is None:
+        return None
+    seconds = int(settings.duration.total_seconds())
+    rows = await connection.fetch(
+        sql.GATE_IN_USE, record.session_key, settings.model, settings.asset, settings.timeframe, seconds
+    )
+    return gate_from_row(rows[0]) if rows else None
 
 
 class SessionWork:
@@ -90,7 +104,8 @@ class SessionWork:
     async def status(self) -> SessionStatus:
         """Return the session as it now is."""
         rows = await self.connection.fetch(sql.ACTIVE_TRADES, self.record.session_key)
-        return status_of(self.record, self.tally, tuple(trade_from_row(row) for row in rows))
+        gate = await gate_in_use(self.connection, self.record)
+        return status_of(self.record, self.tally, tuple(trade_from_row(row) for row in rows), gate)
 
     async def trade_row(self, trade_id: TradeId) -> Row:
         """Return a trade's row; TradeNotFoundError if the session has no such trade."""
