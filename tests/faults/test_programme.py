@@ -15,7 +15,7 @@ from tests.faults.programme.programme import Form, run
 from tests.faults.programme.report import Run, rewrite, table
 from tests.faults.programme.scene import TAKEOVER_BOUND
 
-SMALL = Form(users=16, times=1, pause=0.2, trade_every=1.5)
+SMALL = Form(users=12, times=1, pause=0.1, trade_every=1.5)
 BIG = Form(users=48, times=30, pause=0.3, trade_every=5.0, intents=10_000)
 _log = logging.getLogger(__name__)
 

@@ -37,7 +37,9 @@ class Record:
         return sum(one.kind == kind.name for one in self.struck)
 
 
-async def let_loose(scene: Scene, kinds: Iterable[Kind], times: int, pause: float) -> Record:
+async def let_loose(
+    scene: Scene, kinds: Iterable[Kind], times: int, pause: float, *, losers_first: bool = False
+) -> Record:
     """Carry out every kind so many times.
 
     Args:
@@ -45,6 +47,7 @@ async def let_loose(scene: Scene, kinds: Iterable[Kind], times: int, pause: floa
         kinds: What.
         times: Faults of each kind.
         pause: Mean seconds between two faults of a lane.
+        losers_first: Whether kinds that lose orders strike first, so that their proofs take their time meanwhile.
     """
     record = Record()
     lanes: dict[str, list[Kind]] = {}
@@ -56,6 +59,8 @@ async def let_loose(scene: Scene, kinds: Iterable[Kind], times: int, pause: floa
     async with asyncio.TaskGroup() as tasks:
         for lane in lanes.values():
             scene.chance.shuffle(lane)
+            if losers_first:
+                lane.sort(key=lambda kind: not kind.loses)
             tasks.create_task(_run_lane(scene, lane, pause, record))
     return record
 

@@ -4,6 +4,7 @@ What reached the broker is known from the simulator alone, by the stake that mar
 against it.
 """
 
+import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -73,8 +74,7 @@ async def judged(scene: Scene, users: Sequence[User]) -> Verdict:
     by_account: dict[str, list[User]] = defaultdict(list)
     for user in users:
         by_account[user.account.email].append(user)
-    for sharing in by_account.values():
-        await _judge_account(scene, verdict, sharing, trades)
+    await asyncio.gather(*(_judge_account(scene, verdict, sharing, trades) for sharing in by_account.values()))
     for user in users:
         verdict.violations += [f"{user.account.email}: {fault}" for fault in (*user.faults, *user.feed.faults)]
         verdict.events += len(user.feed.events)

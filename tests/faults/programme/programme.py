@@ -57,7 +57,7 @@ async def run(form: Form, seed: int, keep: Path | None = None) -> Run:
             for number, user in enumerate(users):
                 own = random.Random(f"{seed}/{number}")
                 tasks.create_task(user.keep_trading(stop, own, form.trade_every))
-            record = await let_loose(scene, KINDS, form.times, form.pause)
+            record = await let_loose(scene, KINDS, form.times, form.pause, losers_first=form.times == 1)
             await eventually(lambda: _enough(users, form.intents), within=1800, every=1.0)
             minutes = (scene.now() - begun) / 60
             stop.set()
