@@ -101,6 +101,8 @@ INSERT_TRADE: Final = f"""
 
 TRADE: Final = f"SELECT {_TRADE} FROM trades WHERE session_key = $1 AND trade_id = $2"
 
+TRADE_BY_ID: Final = f"SELECT {_TRADE} FROM trades WHERE trade_id = $1"
+
 TRADE_OF_KEY: Final = f"""
     SELECT {_TRADE} FROM trades WHERE session_key = $1 AND source = $2 AND idempotency_key = $3
 """

@@ -114,8 +114,11 @@ class LedgerTrades:
             work.tell(TradeUnknown(unknown))
         return unknown
 
-    async def never_placed(self, trade_id: TradeId, reason: str, *, epoch: int) -> Trade:
-        """Move INTENT or UNKNOWN to NOT_PLACED on proof of absence; emits TradeRejected. Any other state stays."""
+    async def never_placed(self, trade_id: TradeId, reason: str, *, epoch: int | None) -> Trade:
+        """Move INTENT or UNKNOWN to NOT_PLACED on proof of absence; emits TradeRejected. Any other state stays.
+
+        Only a person's finding comes without an epoch.
+        """
         async with self._works.on_trade(trade_id, epoch) as (work, trade, run_id):
             if trade.state not in {TradeState.INTENT, TradeState.UNKNOWN}:
                 return trade
@@ -159,6 +162,11 @@ class LedgerTrades:
     async def trade(self, key: SessionKey, trade_id: TradeId) -> Trade | None:
         """Return one trade of that session, or None."""
         rows = await self._database.read(sql.TRADE, key, trade_id)
+        return trade_from_row(rows[0]) if rows else None
+
+    async def find(self, trade_id: TradeId) -> Trade | None:
+        """Return a trade of whichever session, for the operator; no call of a user leads here."""
+        rows = await self._database.read(sql.TRADE_BY_ID, trade_id)
         return trade_from_row(rows[0]) if rows else None
 
     async def trades(
