@@ -17,6 +17,10 @@ class FolderInUseError(Exception):
     """Another running system has the folder."""
 
 
+class ForeignFolderError(Exception):
+    """The folder's sessions belong to other brokers: their credentials must never be offered to these."""
+
+
 class DataFolder:
     """One running system's state; held by a lock while it runs."""
 
@@ -61,6 +65,18 @@ class DataFolder:
         self.run_file.unlink(missing_ok=True)
         # Never removed: whoever waits for it would lock a file that nobody else sees.
         os.close(self._lock)
+
+    def belong_to(self, brokers: str) -> None:
+        """Bind the folder to the kind of brokers its sessions log in at; it stays bound for good.
+
+        Raises:
+            ForeignFolderError: It is bound to the other kind.
+        """
+        # A folder of before this was written down has sessions at the simulator.
+        is_old = (self.keys / "kek").exists()
+        bound = self._once("brokers", lambda: b"simulator" if is_old else brokers.encode()).read_text()
+        if bound != brokers:
+            raise ForeignFolderError(bound)
 
     def publish(self, facts: Mapping[str, Any]) -> None:
         """Write ``run.json`` in one step; only we may read it, it holds the engines' passwords."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import psutil
 from pydantic import ValidationError
 
-from local.folder import DataFolder, FolderInUseError, read_run_file
+from local.folder import DataFolder, FolderInUseError, ForeignFolderError, read_run_file
 from local.leftovers import end_leftovers, record
 from local.parent import make_was_told_to_end
 from local.ports import PortBlock, PortTakenError, require_free
@@ -66,12 +66,17 @@ def main() -> int:
         return 1
     try:
         with DataFolder(settings.data) as folder:
+            folder.belong_to(settings.brokers)
             for name in end_leftovers(folder.run / "pids.json"):
                 terminal.say(f"  {name:<18} ended: it was left over from a run that was killed", "yellow")
             require_free(settings.port, settings.host)
             with PortBlock.claim() as ports:
                 system = describe(settings, folder, ports)
                 terminal.say(f"tradebot: data in {folder.root}, logs in {folder.logs}", "bold")
+                if settings.brokers == "real":
+                    terminal.say(
+                        "Sessions log in at the REAL brokers; an account_type of REAL trades real money.", "bold red"
+                    )
                 asyncio.run(run(folder, system, terminal))
         terminal.say("stopped")
     except FolderInUseError:
@@ -79,6 +84,10 @@ def main() -> int:
         where = f" at {facts['gateway']}" if facts else ""
         terminal.say(f"A system already runs on {settings.data}{where}.", "bold red")
         terminal.say("Stop it first, or give this one its own folder and port: TRADEBOT_DATA, TRADEBOT_PORT.")
+        return 1
+    except ForeignFolderError as error:
+        terminal.say(f"The sessions in {settings.data} belong to the brokers: {error}.", "bold red")
+        terminal.say(f"Give TRADEBOT_BROKERS={settings.brokers} a folder of its own: TRADEBOT_DATA.")
         return 1
     except PortTakenError as error:
         terminal.say(f"Port {error.port} is taken{_holder(error.port)}.", "bold red")

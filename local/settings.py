@@ -1,6 +1,7 @@
 """What a person may choose about the system on one machine, by environment."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,6 +21,8 @@ class LocalSettings(BaseSettings):
     """The address the gateway listens on; there is no TLS here, so only this machine by default."""
     data: Path = CHECKOUT / ".data"
     """All state, logs and keys; removing the folder is a clean start."""
+    brokers: Literal["simulator", "real"] = "simulator"
+    """Who the sessions log in at. A data folder belongs to the one or the other for good."""
     session_replicas: int = Field(default=1, ge=1, le=4)
     """Replicas of the session service; they share the sessions and take over from each other."""
     postgres_port: int = 0

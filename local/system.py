@@ -73,13 +73,19 @@ def describe(settings: LocalSettings, folder: DataFolder, block: PortBlock) -> S
     }
     if len(replicas) > 1:
         session_env |= _LOOK_AWAY
+    simulated = settings.brokers == "simulator"
     processes = (
         cluster.process(),
         redis,
-        _simulator(folder, ports),
+        *((_simulator(folder, ports),) if simulated else ()),
         Process(name="migrate", argv=_python("services.session.migrate"), env=session_env, needs=("postgres",)),
         _service("agent", ports.agent, _agent_env(folder)),
-        _service("broker", ports.broker, _broker_env(ports, redis_url), needs=("redis", "simulator")),
+        _service(
+            "broker",
+            ports.broker,
+            {"BROKER_REDIS_URL": redis_url} | (_simulated_brands(ports) if simulated else {}),
+            needs=("redis", "simulator") if simulated else ("redis",),
+        ),
         *(
             _service("session", port, session_env, needs=("migrate", "redis", "broker", "agent"), name=name)
             for name, port in replicas.items()
@@ -87,12 +93,13 @@ def describe(settings: LocalSettings, folder: DataFolder, block: PortBlock) -> S
         _envoy(settings, folder, ports, url, replicas),
         _bridge(ports, url, replicas),
     )
+    simulator = {
+        "iq": _brand(ports.simulator_iq),
+        "exnova": _brand(ports.simulator_exnova),
+        "control": f"http://{_at(ports.simulator_control)}",
+    }
     addresses = {
-        "simulator": {
-            "iq": _brand(ports.simulator_iq),
-            "exnova": _brand(ports.simulator_exnova),
-            "control": f"http://{_at(ports.simulator_control)}",
-        },
+        **({"simulator": simulator} if simulated else {}),
         "grpc": {"session": _at(ports.session), "broker": _at(ports.broker), "agent": _at(ports.agent)},
         "redis": redis_url,
         "postgres": cluster.url,
@@ -144,10 +151,9 @@ def _agent_env(folder: DataFolder) -> dict[str, str]:
     return {"AGENT_TRUSTED_KEYS": ":".join(map(str, trusted))}
 
 
-def _broker_env(ports: _Ports, redis_url: str) -> dict[str, str]:
+def _simulated_brands(ports: _Ports) -> dict[str, str]:
     iq, exnova = _brand(ports.simulator_iq), _brand(ports.simulator_exnova)
     return {
-        "BROKER_REDIS_URL": redis_url,
         "BROKER_IQ_HTTP_URL": iq["http"],
         "BROKER_IQ_WS_URL": iq["ws"],
         "BROKER_EXNOVA_HTTP_URL": exnova["http"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.folder import DataFolder, FolderInUseError, is_in_use, read_run_file
+from local.folder import DataFolder, FolderInUseError, ForeignFolderError, is_in_use, read_run_file
 from local.leftovers import end_leftovers, record
 from local.logs import backup_of, begin_anew, open_log, shorten, tail
 from local.ports import PortBlock, PortTakenError, require_free
@@ -33,6 +33,20 @@ def test_keys_are_made_once_and_only_we_may_read_them(tmp_path: Path) -> None:
         assert folder.password("postgres") != password
         modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.keys.iterdir()}
     assert modes == {0o400}
+
+
+def test_a_folder_never_changes_the_brokers_that_its_credentials_are_for(tmp_path: Path) -> None:
+    with DataFolder(tmp_path / "new") as folder:
+        folder.belong_to("real")
+        folder.encryption_key()
+    with DataFolder(tmp_path / "new") as folder:
+        folder.belong_to("real")
+        with pytest.raises(ForeignFolderError, match="real"):
+            folder.belong_to("simulator")
+    with DataFolder(tmp_path / "of an earlier version") as folder:
+        folder.encryption_key()
+        with pytest.raises(ForeignFolderError, match="simulator"):
+            folder.belong_to("real")
 
 
 def test_the_run_file_is_private_and_gone_at_the_end(tmp_path: Path) -> None:

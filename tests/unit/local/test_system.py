@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
@@ -22,9 +23,17 @@ def test_all_replicas_are_run_and_both_ways_lead_to_all_of_them(tmp_path: Path, 
     assert {process.name for process in sessions} < set(processes["bridge"].needs)
 
 
-def described(data: Path, replicas: int) -> dict[str, Process]:
+def test_at_the_real_brokers_nothing_of_the_simulator_is_left(tmp_path: Path) -> None:
+    processes = described(tmp_path / "real", brokers="real")
+    assert "simulator" not in processes
+    assert not {name for name in processes["broker"].env if name.endswith("_URL")} - {"BROKER_REDIS_URL"}
+    assert processes["broker"].needs == ("redis",)
+    assert "127.0.0.1" in described(tmp_path / "simulator")["broker"].env["BROKER_IQ_HTTP_URL"]
+
+
+def described(data: Path, replicas: int = 1, brokers: Literal["simulator", "real"] = "simulator") -> dict[str, Process]:
     with DataFolder(data) as folder, PortBlock.claim() as ports:
-        settings = LocalSettings(port=ports.pick(), data=data, session_replicas=replicas)
+        settings = LocalSettings(port=ports.pick(), data=data, session_replicas=replicas, brokers=brokers)
         return {process.name: process for process in describe(settings, folder, ports).processes}
 
 
