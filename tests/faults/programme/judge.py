@@ -9,7 +9,7 @@ import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any, Final
@@ -51,13 +51,21 @@ class Verdict:
     """Of these, found at the broker."""
     events: int = 0
     reconnects: int = 0
-    resolutions: list[tuple[float, float]] = field(default_factory=list)
-    """Of each trade that was unknown: seconds from being sent to being resolved, and by its bound."""
+    resolutions: list[float] = field(default_factory=list)
+    """Seconds from being sent to being resolved, of each trade that was unknown."""
+    beyond_bound: int = 0
+    """Of these, resolved later than the bound that holds while the broker's lists can be read every 3 s."""
     epochs: int = 0
 
 
-async def judged(scene: Scene, users: Sequence[User]) -> Verdict:
-    """Wait until everything has converged, then compare."""
+async def judged(scene: Scene, users: Sequence[User], calms: Sequence[tuple[datetime, datetime]]) -> Verdict:
+    """Wait until everything has converged, then compare.
+
+    Args:
+        scene: The run, its faults over.
+        users: All users, no longer trading.
+        calms: When nothing was broken for a while.
+    """
     verdict = Verdict(violations=list(scene.notes))
     connection = await asyncpg.connect(scene.world.addresses["postgres"])
     try:
@@ -79,7 +87,7 @@ async def judged(scene: Scene, users: Sequence[User]) -> Verdict:
         verdict.violations += [f"{user.account.email}: {fault}" for fault in (*user.faults, *user.feed.faults)]
         verdict.events += len(user.feed.events)
         verdict.reconnects += user.feed.reconnects
-        _time_unknowns(verdict, user, trades[session_key(user.session.session_id)])
+        _time_unknowns(verdict, user, calms, trades[session_key(user.session.session_id)])
     verdict.violations += _secrets_in_logs(scene, users)
     return verdict
 
@@ -192,7 +200,9 @@ def _limits(user: User, mine: Sequence[Trade], booked: Sequence[dict[str, Any]])
     return found
 
 
-def _time_unknowns(verdict: Verdict, user: User, mine: Sequence[Trade]) -> None:
+def _time_unknowns(
+    verdict: Verdict, user: User, calms: Sequence[tuple[datetime, datetime]], mine: Sequence[Trade]
+) -> None:
     for trade in mine:
         if trade.trade_id not in user.feed.unknown_since:
             continue
@@ -200,8 +210,14 @@ def _time_unknowns(verdict: Verdict, user: User, mine: Sequence[Trade]) -> None:
         verdict.recovered += trade.state in SETTLED
         resolved = user.feed.resolved_at.get(trade.trade_id)
         if resolved is not None and trade.send_time is not None:
-            bound = resolved_by(trade, POLL) - trade.send_time
-            verdict.resolutions.append(((resolved - trade.send_time).total_seconds(), bound.total_seconds()))
+            verdict.resolutions.append((resolved - trade.send_time).total_seconds())
+            bound = resolved_by(trade, POLL)
+            verdict.beyond_bound += resolved > bound
+            # Faults may keep the lists from being read; the first calm in which they could have been is the end.
+            calm = next((end for begin, end in calms if begin > bound - 4 * POLL), calms[-1][1])
+            if resolved > max(bound, calm):
+                late = (resolved - max(bound, calm)).total_seconds()
+                verdict.violations.append(f"trade {trade.trade_id} was resolved {late:.1f} s after bound and calm")
 
 
 def _secrets_in_logs(scene: Scene, users: Sequence[User]) -> list[str]:

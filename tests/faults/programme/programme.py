@@ -66,7 +66,7 @@ async def run(form: Form, seed: int, keep: Path | None = None) -> Run:
             with contextlib.suppress(ApiError, aiohttp.ClientError, TimeoutError):
                 if user.has_bot:
                     await user.repeat("stop")
-        verdict = await judged(scene, users)
+        verdict = await judged(scene, users, record.calms)
         return Run(seed, form.users, minutes, scene, record, verdict, KINDS)
 
 

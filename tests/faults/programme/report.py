@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from tests.faults.programme.engine import Record
+from tests.faults.programme.engine import CALM, STORM, Record
 from tests.faults.programme.judge import Verdict
 from tests.faults.programme.kinds import Kind
 from tests.faults.programme.scene import TAKEOVER_BOUND, Scene
@@ -33,11 +33,10 @@ def table(run: Run) -> str:
     """Write the figures as Markdown."""
     verdict, record = run.verdict, run.record
     takeovers = sorted(takeover.seconds for takeover in run.scene.takeovers)
-    times = sorted(seconds for seconds, _ in verdict.resolutions)
-    late = sum(seconds > bound for seconds, bound in verdict.resolutions)
+    times = sorted(verdict.resolutions)
     scale = f"{run.users} sessions, two session replicas, a lease of {LEASE:.0f} s"
     lines = [
-        f"Seed {run.seed}; {scale}; {run.minutes:.0f} minutes of faults, two at a time.",
+        f"Seed {run.seed}; {scale}; {run.minutes:.0f} minutes of faults, two at a time, {CALM:.0f} s of calm after every {STORM:.0f} s.",
         "",
         "| | |",
         "|---|---|",
@@ -47,7 +46,7 @@ def table(run: Run) -> str:
         f"| faults, of {sum(record.count(kind) > 0 for kind in run.kinds)} kinds | {len(record.struck):,} |",
         f"| unknown for a while / of these found at the broker | {verdict.unknown:,} / {verdict.recovered:,} |",
         f"| unknown until resolved, from the send: median / longest | {_seconds(times)} |",
-        f"| resolved later than its bound | {late} |",
+        f"| of these beyond the bound of undisturbed lists, all by the next calm | {verdict.beyond_bound:,} |",
         f"| takeovers measured; median / longest (bound {TAKEOVER_BOUND:.0f} s) | {len(takeovers)}; {_seconds(takeovers)} |",
         f"| runners begun / sessions that woken replicas let go of | {verdict.epochs:,} / {run.scene.stood_down:,} |",
         f"| events folded by clients / their reconnects | {verdict.events:,} / {verdict.reconnects:,} |",

@@ -1,6 +1,7 @@
 """What the fault kinds share: the world they strike, what they measure, and the moments they wait for."""
 
 import asyncio
+import logging
 import random
 import signal
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from local.probes import postgres_query
 from local.witness import Simulator
 from tests.faults.programme.order_wire import SeenOrder
 from tests.faults.programme.world import LEASE, REPLICAS, World
+
+_log = logging.getLogger(__name__)
 
 MOMENT: Final = 12.0
 """Seconds to wait for a moment that only the users' own trading brings."""
@@ -89,6 +92,7 @@ class Scene:
             self.notes.append(f"{kind}: sessions without a runner {_TAKEOVER_GIVEN_UP:.0f} s later")
             return
         self.takeovers.append(Takeover(kind, len(orphans), last - since))
+        _log.info("%s: %d sessions taken over within %.1f s", kind, len(orphans), last - since)
 
     async def sender_of(self, order: SeenOrder) -> str | None:
         """Return the replica that sends an order seen on the wire; None if the ledger cannot tell now."""
