@@ -26,7 +26,7 @@ proof: setup ## Bots earn on mean-reverting markets and hold on random walks, th
 test: setup check ## Static checks and every test, each slow suite in its small form (< 10 minutes)
 	$(BIN)/pytest -n 3 --dist loadfile
 
-faults: setup ## The proof in its big form: thousands of simulated worlds, then everything breaks thirty times under load (about 25 minutes)
+faults: setup ## The proof in its big form: thousands of simulated worlds, rolling restarts, everything breaks thirty times under load (hours)
 	$(BIN)/pytest -m faults --log-cli-level=INFO tests/faults
 
 check: setup ## Format, lint, types, protos, import rules
