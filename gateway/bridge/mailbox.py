@@ -13,6 +13,8 @@ class Mailbox:
         self._limit = limit
         self._waiting: deque[Frame | Close | str] = deque()
         self._candles: dict[str, Frame] = {}
+        self._held: list[str] = []
+        """Texts that wait for the snapshot, which is always the first frame of a new socket."""
         self._filled = asyncio.Event()
         self._roomy = asyncio.Event()
         self._roomy.set()
@@ -37,12 +39,16 @@ class Mailbox:
         if frame.type != "gap":
             self.cursor = frame.position
         self._put(frame)
+        self._release()
         if frame.close:
             self._put(frame.close)
 
     def say(self, text: str) -> None:
-        """Put in a text that is no event."""
-        self._put(text)
+        """Put in a text that is no event; it goes behind the first frame."""
+        if self.cursor is not None:
+            self._put(text)
+        elif len(self._held) < self._limit:
+            self._held.append(text)
 
     def end(self, close: Close) -> None:
         """Close the socket now; the first reason wins."""
@@ -56,6 +62,8 @@ class Mailbox:
         self._filled.clear()
         self._roomy.set()
         self.cursor = cursor
+        if cursor is not None:
+            self._release()
 
     async def room(self) -> None:
         """Wait until at most half of the limit waits."""
@@ -72,6 +80,11 @@ class Mailbox:
         if isinstance(item, Frame):
             return self._candles.pop(item.key).text if item.type == "candle" else item.text
         return item
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for text in held:
+            self._put(text)
 
     def _put(self, item: Frame | Close | str) -> None:
         if len(self._waiting) >= self._limit:

@@ -47,6 +47,20 @@ async def test_nothing_comes_before_the_first_snapshot() -> None:
     assert await texts(mailbox) == ["snapshot 2"]
 
 
+async def test_an_answer_that_is_ready_before_the_first_snapshot_waits_for_it() -> None:
+    mailbox = Mailbox(10)
+    mailbox.say("pong")
+    mailbox.restart(None)
+    assert await texts(mailbox) == []
+    mailbox.offer(snapshot(2))
+    mailbox.say("heartbeat")
+    assert await texts(mailbox) == ["snapshot 2", "pong", "heartbeat"]
+    mailbox.restart(None)
+    mailbox.say("pong")
+    mailbox.restart(7)
+    assert await texts(mailbox) == ["pong"]
+
+
 async def test_gap_is_followed_by_its_snapshot_even_if_nothing_came_since() -> None:
     mailbox = Mailbox(10)
     mailbox.restart(3)
