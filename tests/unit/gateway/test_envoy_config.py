@@ -75,7 +75,10 @@ def test_literal_paths_come_before_those_with_parameters() -> None:
 def test_only_reads_may_be_repeated_once_they_were_sent(binding: Binding) -> None:
     retry_on = set(route(f"{binding.verb} {binding.path}")["route"]["retry_policy"]["retry_on"].split(","))
     never_sent = {"connect-failure", "refused-stream", "retriable-headers"}
-    reads = {"GetStatus", "GetBalance", "ListTrades", "GetTrade", "ExportTrades", "ListAssets", "ListCandles"}
+    reads = {
+        *("GetStatus", "GetBalance", "ListTrades", "GetTrade", "ExportTrades"),
+        *("ListAssets", "ListCandles", "ListModels", "GetModel"),
+    }
     assert retry_on == (never_sent | {"unavailable", "cancelled", "reset"} if binding.rpc in reads else never_sent)
 
 
