@@ -24,7 +24,7 @@ class Totals:
     profit: Decimal = Decimal(0)
     """Net, signed."""
     staked: Decimal = Decimal(0)
-    """Stakes of won, lost and tied trades."""
+    """Stakes of all settled trades, as the profit is of all of them."""
     payout_sum: float = 0.0
     """Sum of the payout rates of won and lost trades; with their number it gives the mean payout really offered."""
 

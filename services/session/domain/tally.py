@@ -62,7 +62,7 @@ def _settle(totals: Totals, trade: Trade) -> Totals:
         ties=totals.ties + (trade.state is TradeState.TIED),
         sold=totals.sold + (trade.state is TradeState.SOLD),
         profit=totals.profit + trade.profit,
-        staked=totals.staked + (trade.amount if trade.state is not TradeState.SOLD else 0),
+        staked=totals.staked + trade.amount,
         payout_sum=totals.payout_sum + (trade.payout_rate if decided else 0.0),
     )
 

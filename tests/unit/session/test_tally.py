@@ -144,3 +144,11 @@ def test_the_first_result_of_a_day_begins_it() -> None:
     tomorrow = DAY + timedelta(days=1)
     tally = settle(settle(FRESH, "-10"), "-3", close_time=NOON + timedelta(days=1), today=tomorrow)
     assert (tally.day, tally.usage.daily_profit) == (tomorrow, Decimal(-3))
+
+
+def test_an_early_sale_counts_with_its_profit_and_its_stake() -> None:
+    """Profit per stake is one over the other: what is in the first is in the second."""
+    before = a_trade(state=TradeState.OPEN)
+    sold = moved(before, TradeState.SOLD, Decimal("-4.00"), NOON)
+    totals = FRESH.moved(before, sold, of_run=True, today=DAY).totals
+    assert (totals.sold, totals.profit, totals.staked) == (1, Decimal("-4.00"), Decimal("10.00"))
