@@ -12,12 +12,17 @@ from services.session.domain.bot import BotSettings, ServiceLimits, breach
 from services.session.domain.errors import (
     BrokerUnavailableError,
     InsufficientFundsError,
+    InvalidCredentialsError,
     LimitReachedError,
+    LoginThrottledError,
     ModelNotFoundError,
     OrderRejectedError,
+    SessionMismatchError,
     SessionNotFoundError,
     TradeRefusedError,
     TradeUnresolvedError,
+    TwoFactorInvalidError,
+    TwoFactorRequiredError,
     UnavailableError,
 )
 from services.session.domain.events import FaultHappened, LimitWasReached, LogWritten, SignalMade
@@ -38,6 +43,15 @@ _MAX_LATENESS: Final = 5.0
 """Seconds after its close at which a candle is too old to trade on, or half its length if that is less."""
 _RETRIES: Final = (1.0, 2.0, 5.0, 10.0)
 """Seconds between attempts to get candles and decisions again; the last one repeats."""
+_NO_BROKER: Final = (
+    BrokerUnavailableError,
+    # A login on the way to an order, when the broker service had lost the connection; the runner sees to the rest.
+    InvalidCredentialsError,
+    LoginThrottledError,
+    SessionMismatchError,
+    TwoFactorInvalidError,
+    TwoFactorRequiredError,
+)
 _MAX_REJECTIONS: Final = 3
 """Orders in a row that the broker refuses for no known reason before the bot stops."""
 
@@ -128,7 +142,7 @@ class Bot:
             try:
                 async for _ in self._bars():
                     attempt = 0
-            except BrokerUnavailableError:
+            except _NO_BROKER:
                 await self._wait_for("the broker")
             except UnavailableError as error:
                 # "The agent is not available": the ledger's absence cannot be told in an event.

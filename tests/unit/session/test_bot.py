@@ -5,10 +5,17 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from services.session.domain.errors import InsufficientFundsError, OrderRejectedError
+from services.session.domain.errors import (
+    InsufficientFundsError,
+    InvalidCredentialsError,
+    LoginThrottledError,
+    OrderRejectedError,
+    SessionMismatchError,
+)
 from services.session.domain.events import LimitWasReached, LogWritten, SignalMade
 from services.session.domain.trade import BrokerOrder, Trade, TradeState
 from services.session.domain.values import AccountType, BotStatus, Direction, InstrumentType, SessionKey
@@ -248,6 +255,26 @@ async def test_a_broker_that_was_away_is_waited_for(world: World) -> None:
     await _signal(world, key)
     assert len(bot_trades(world)) == 1
     assert await _bot_status(world, key) is BotStatus.RUNNING
+
+
+@pytest.mark.parametrize("error", [InvalidCredentialsError(), LoginThrottledError(30), SessionMismatchError()])
+async def test_a_login_that_fails_on_the_way_to_an_order_costs_that_order_only(world: World, error: Exception) -> None:
+    key = await _started(world)
+    before = await world.ledger.session(key)
+
+    async def fails(*_: object) -> None:
+        raise error
+
+    with patch.object(world.logins, "connect", fails), patch.object(world.logins, "stand", fails):
+        await _signal(world, key)
+    assert [trade.state for trade in bot_trades(world)] == [TradeState.REJECTED]
+    await world.pass_time(30)
+    await _signal(world, key)
+    assert [trade.state for trade in bot_trades(world)] == [TradeState.REJECTED, TradeState.OPEN]
+    after = await world.ledger.session(key)
+    assert before is not None
+    assert after is not None
+    assert (after.epoch, after.bot_status) == (before.epoch, BotStatus.RUNNING)
 
 
 async def test_no_money_stops_the_bot_and_says_why(world: World) -> None:
