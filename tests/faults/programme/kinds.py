@@ -55,7 +55,7 @@ async def end_session(scene: Scene) -> None:
     async with scene.ledger_engines:
         replica, since = scene.busiest(), scene.now()
         await scene.down(replica, signal.SIGTERM)
-        await scene.taken_over("session ended", replica, since)
+        await scene.taken_over("session ended", replica, since, orderly=True)
 
 
 async def kill_session_before(scene: Scene) -> None:

@@ -33,6 +33,7 @@ def table(run: Run) -> str:
     """Write the figures as Markdown."""
     verdict, record = run.verdict, run.record
     takeovers = sorted(takeover.seconds for takeover in run.scene.takeovers)
+    handovers = sorted(handover.seconds for handover in run.scene.handovers)
     times = sorted(verdict.resolutions)
     scale = f"{run.users} sessions, two session replicas, a lease of {LEASE:.0f} s"
     lines = [
@@ -48,6 +49,7 @@ def table(run: Run) -> str:
         f"| unknown until resolved, from the send: median / longest | {_seconds(times)} |",
         f"| of these beyond the bound of undisturbed lists, all by the next calm | {verdict.beyond_bound:,} |",
         f"| takeovers measured; median / longest (bound {TAKEOVER_BOUND:.0f} s) | {len(takeovers)}; {_seconds(takeovers)} |",
+        f"| orderly handovers, with the drain before them; median / longest | {len(handovers)}; {_seconds(handovers)} |",
         f"| runners begun / sessions that woken replicas let go of | {verdict.epochs:,} / {run.scene.stood_down:,} |",
         f"| events folded by clients / their reconnects | {verdict.events:,} / {verdict.reconnects:,} |",
         f"| **violations** | **{len(verdict.violations)}** |",

@@ -37,7 +37,7 @@ class Takeover:
     kind: str
     sessions: int
     seconds: float
-    """Until the last of them had a new one."""
+    """From the signal until the last of them had a new one."""
 
 
 @dataclass(slots=True)
@@ -48,6 +48,9 @@ class Scene:
     simulator: Simulator
     chance: random.Random
     takeovers: list[Takeover] = field(default_factory=list)
+    """From replicas that were killed or frozen."""
+    handovers: list[Takeover] = field(default_factory=list)
+    """From replicas that were told to end: they bring their orders under way to an end first."""
     stood_down: int = 0
     """Sessions that woken replicas held and let go of."""
     notes: list[str] = field(default_factory=list)
@@ -67,8 +70,8 @@ class Scene:
         self.world.send(name, number)
         await self.world.back(name, deaths)
 
-    async def taken_over(self, kind: str, replica: str, since: float) -> None:
-        """Wait until every session that a replica held has a new runner; measured from the loop time ``since``."""
+    async def taken_over(self, kind: str, replica: str, since: float, *, orderly: bool = False) -> None:
+        """Wait until every session that a replica held at the loop time ``since`` has a new runner."""
         observer = self.world.observer
         held = {key: name for time, name, key in observer.epochs if time <= since}
         orphans = {key for key, name in held.items() if name == replica}
@@ -91,7 +94,8 @@ class Scene:
         except TimeoutError:
             self.notes.append(f"{kind}: sessions without a runner {_TAKEOVER_GIVEN_UP:.0f} s later")
             return
-        self.takeovers.append(Takeover(kind, len(orphans), last - since))
+        measured = self.handovers if orderly else self.takeovers
+        measured.append(Takeover(kind, len(orphans), last - since))
         _log.info("%s: %d sessions taken over within %.1f s", kind, len(orphans), last - since)
 
     async def sender_of(self, order: SeenOrder) -> str | None:
