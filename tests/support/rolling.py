@@ -54,7 +54,8 @@ class Tally:
 
     def __str__(self) -> str:
         slowest = ", ".join(f"{name} {seconds:.2f}" for name, seconds in sorted(self.slowest.items()))
-        return f"{len(self.failed)} failed of {self.calls.total()} calls; slowest in seconds: {slowest}"
+        few = f" ({'; '.join(self.failed[:5])})" if self.failed else ""
+        return f"{len(self.failed)} failed{few} of {self.calls.total()} calls; slowest in seconds: {slowest}"
 
 
 async def keep_calling(trader: Trader, number: int, tally: Tally, stop: asyncio.Event, pause: float) -> None:
@@ -64,7 +65,7 @@ async def keep_calling(trader: Trader, number: int, tally: Tally, stop: asyncio.
     order = {"asset": "EURUSD-OTC", "direction": "call", "duration_seconds": 5}
     for turn in itertools.count():
         # An amount of its own: two equal orders may not be under way at once.
-        amount = 1 + turn % 50 / 100
+        amount = round(1 + turn % 50 / 100, 2)
         calls: Sequence[tuple[str, str, dict[str, Any]]] = (
             ("GET", "status", {}),
             ("GET", "balance", {}),
