@@ -76,16 +76,22 @@ def session_key(key: str) -> str:
     return _text("session_key", key)
 
 
-def connect_from_proto(request: broker_service_pb2.ConnectRequest) -> Connect:
-    """Read Connect."""
+def wanted_account(request: broker_service_pb2.ConnectRequest) -> tuple[Broker, AccountType]:
+    """Read which account Connect means."""
     broker = BROKERS.get(request.broker)
     if broker is None:
         raise InvalidArgumentError("broker", "is required")
+    return broker, _account_type(request.account_type)
+
+
+def connect_from_proto(request: broker_service_pb2.ConnectRequest) -> Connect:
+    """Read Connect."""
+    broker, account_type = wanted_account(request)
     credentials = request.credentials
     return Connect(
         session_key=session_key(request.session_key),
         broker=broker,
-        account_type=_account_type(request.account_type),
+        account_type=account_type,
         credentials=Credentials(
             _text("credentials.email", credentials.email, limit=254),
             Secret(_text("credentials.password", credentials.password, limit=1_024)),

@@ -8,7 +8,8 @@ from tradebot.broker.v1 import broker_service_pb2_grpc
 
 from services.broker import codec
 from services.broker.connections import Connections
-from services.broker.domain.errors import SellOutcomeUnknownError
+from services.broker.domain.errors import AccountMismatchError, NotConnectedError, SellOutcomeUnknownError
+from services.broker.domain.values import Account, ConnectionState
 from services.runtime.clock import Clock
 from services.runtime.interceptors import Context
 
@@ -21,11 +22,23 @@ class BrokerServicer(broker_service_pb2_grpc.BrokerServiceServicer):
         self._clock = clock
 
     async def Connect(self, request: pb.ConnectRequest, _context: Context) -> pb.ConnectResponse:
-        """Log in and keep the connection."""
+        """Log in and keep the connection, or find the one that stands."""
+        if not request.HasField("credentials"):
+            return pb.ConnectResponse(account=codec.account_to_proto(self._standing(request)))
         connector = await self._connections.connect(codec.connect_from_proto(request))
         return pb.ConnectResponse(
             account=codec.account_to_proto(connector.account), broker_token=connector.broker_token.reveal()
         )
+
+    def _standing(self, request: pb.ConnectRequest) -> Account:
+        connector = self._connections.get_for_order(codec.session_key(request.session_key))
+        if connector.state is ConnectionState.REFUSED:
+            # It cannot heal itself: only credentials can bring it back.
+            raise NotConnectedError
+        account = connector.account
+        if (account.broker, account.account_type) != codec.wanted_account(request):
+            raise AccountMismatchError("another connection stands under this session key")
+        return account
 
     async def Disconnect(self, request: pb.DisconnectRequest, _context: Context) -> pb.DisconnectResponse:
         """Close a connection."""

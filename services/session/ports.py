@@ -415,6 +415,16 @@ AccountEvent = BrokerConnection | Account | BrokerOrder | Secret
 class BrokerGateway(Protocol):
     """The broker service. Every call needs a connection that ``connect`` made."""
 
+    async def standing(self, key: SessionKey, broker: Broker, account_type: AccountType) -> Account:
+        """Return the account of the standing connection; asks the broker nothing.
+
+        Raises:
+            NotConnectedError: There is none, or it needs credentials.
+            InvalidArgumentError: It belongs to another broker or account type.
+            BrokerUnavailableError: The broker service is away, or stopping.
+        """
+        ...
+
     async def connect(
         self,
         key: SessionKey,

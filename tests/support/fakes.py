@@ -778,6 +778,10 @@ class FakeBroker:
         if key is not None and key not in self.connected:
             raise NotConnectedError
 
+    async def standing(self, key: SessionKey, broker: Broker, account_type: AccountType) -> Account:
+        self._reached(key)
+        return self.balances[key]
+
     async def connect(
         self,
         key: SessionKey,

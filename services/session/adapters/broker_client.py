@@ -246,6 +246,13 @@ class GrpcBroker:
         self._stub = broker_service_pb2_grpc.BrokerServiceStub(channel)
         self._clock = clock
 
+    async def standing(self, key: SessionKey, broker: Broker, account_type: AccountType) -> Account:
+        """Return the account of the standing connection."""
+        request = broker_service_pb2.ConnectRequest(
+            session_key=key, broker=_BROKERS[broker], account_type=_ACCOUNT_TYPES[account_type]
+        )
+        return _parse_account((await _call(self._stub.Connect(request, timeout=_READ_TIMEOUT))).account)
+
     async def connect(
         self,
         key: SessionKey,

@@ -34,13 +34,29 @@ class Logins:
         account, token = await self._broker.connect(
             record.session_key, record.broker, record.account.account_type, credentials, two_factor
         )
+        await self._require_own(account, record)
+        if token != credentials.broker_token:
+            await self._ledger.store_broker_token(record.session_key, token)
+        return account
+
+    async def stand(self, record: SessionRecord) -> None:
+        """Make sure that the session's connection stands. The credentials are opened only if it does not.
+
+        Raises:
+            ServiceError: As ``connect``.
+        """
+        try:
+            account = await self._broker.standing(record.session_key, record.broker, record.account.account_type)
+        except NotConnectedError:
+            await self.connect(record)
+        else:
+            await self._require_own(account, record)
+
+    async def _require_own(self, account: Account, record: SessionRecord) -> None:
         if not same_balance(account, record.account):
             _log.error("broker_answered_another_balance", session=record.session_key[:8])
             await self._broker.disconnect(record.session_key, log_out=False)
             raise SessionMismatchError
-        if token != credentials.broker_token:
-            await self._ledger.store_broker_token(record.session_key, token)
-        return account
 
     async def read(self, record: SessionRecord, call: Callable[[], Awaitable[_T]]) -> _T:
         """Make a call that reads; connect and make it once more if there is no connection."""

@@ -188,7 +188,7 @@ class TradeDesk:
         give_up = self._clock.monotonic() + _BROKER_PATIENCE
         while True:
             try:
-                await self._logins.connect(record)
+                await self._logins.stand(record)
             except BrokerUnavailableError:
                 if self._clock.monotonic() >= give_up:
                     raise

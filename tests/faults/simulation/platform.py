@@ -154,6 +154,12 @@ class SimPlatform:
 
     # The BrokerGateway port
 
+    async def standing(self, key: SessionKey, broker: Broker, account_type: AccountType) -> Account:
+        await self._travel()
+        if key not in self._connections:
+            raise NotConnectedError
+        return self._connections[key].account
+
     async def connect(
         self,
         key: SessionKey,

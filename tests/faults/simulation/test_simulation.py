@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_world() -> None:
 
 @pytest.mark.parametrize("mutant", _QUICK)
 def test_the_checker_catches_a_wrong_protocol(mutant: str) -> None:
-    assert campaign(range(25), mutant=mutant, until_caught=True).failed
+    assert campaign(range(50), mutant=mutant, until_caught=True).failed
 
 
 @pytest.mark.faults

@@ -118,6 +118,17 @@ async def test_connecting_again_returns_the_standing_connection_and_guards_it(se
     assert account.connection_state == account_pb2.CONNECTION_STATE_CONNECTED
 
 
+async def test_the_standing_connection_is_found_without_credentials_and_never_made_so(service: Service) -> None:
+    _, reason, _ = await refusal(service.connect(credentials=None))
+    assert reason == "NOT_CONNECTED"
+    first = await service.connect()
+    found = await service.connect(credentials=None)
+    assert (found.account, found.broker_token) == (first.account, "")
+    for changes in ({"account_type": account_pb2.ACCOUNT_TYPE_REAL}, {"broker": account_pb2.BROKER_EXNOVA}):
+        _, reason, _ = await refusal(service.connect(credentials=None, **changes))
+        assert reason == "ACCOUNT_MISMATCH"
+
+
 async def test_two_callers_that_connect_at_once_share_one_login(service: Service) -> None:
     answers = await asyncio.gather(*(service.connect() for _ in range(10)))
     assert len({answer.broker_token for answer in answers}) == 1

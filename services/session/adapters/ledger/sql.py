@@ -5,7 +5,7 @@ once for another transaction, at the unique index of the fingerprints or of the 
 could wait for. So no deadlock is possible.
 """
 
-# ruff: noqa: S608  # nothing is formatted into a statement but this module's two lists of columns
+# ruff: noqa: S608  # nothing is formatted into a statement but this module's own text
 
 from typing import Final
 
@@ -151,9 +151,11 @@ CLAIMED_ORDERS: Final = """
 
 # Events
 
-INSERT_EVENTS: Final = """
+# Events never come without the row that counts them: one round trip for both.
+STORE_SESSION_WITH_EVENTS: Final = f"""
+    WITH stored AS ({STORE_SESSION})
     INSERT INTO events (session_key, seq, type, time, payload)
-    SELECT $1, seq, type, $2, payload FROM unnest($3::bigint[], $4::text[], $5::bytea[]) AS e (seq, type, payload)
+    SELECT $1, seq, type, $31, payload FROM unnest($32::bigint[], $33::text[], $34::bytea[]) AS e (seq, type, payload)
 """
 
 EVENTS_AFTER: Final = """

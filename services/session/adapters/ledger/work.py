@@ -151,14 +151,16 @@ class SessionWork:
         return after
 
     async def write(self) -> None:
-        """Write the row if it changed, and the events."""
+        """Write the row if it changed, and the events, which change it."""
         columns = self._columns()
-        if columns != self._as_read:
-            await self.connection.fetch(sql.STORE_SESSION, self.record.session_key, *columns)
-        if self.events:
+        if not self.events:
+            if columns != self._as_read:
+                await self.connection.fetch(sql.STORE_SESSION, self.record.session_key, *columns)
+        else:
             await self.connection.fetch(
-                sql.INSERT_EVENTS,
+                sql.STORE_SESSION_WITH_EVENTS,
                 self.record.session_key,
+                *columns,
                 self.now,
                 [event.seq for event in self.events],
                 [event.type for event in self.events],
