@@ -266,13 +266,6 @@ async def test_credentials_stay_sealed_while_the_connection_stands(world: World)
     assert len(world.broker.logins) == 1
 
 
-async def test_credentials_stay_sealed_while_the_connection_stands(world: World) -> None:
-    key = await world.key()
-    world.ledger.fail("credentials", UnavailableError("The ledger"))
-    assert (await world.sessions.place_trade(a_manual_trade(key))).state is TradeState.OPEN
-    assert len(world.broker.logins) == 1
-
-
 async def test_a_broker_that_stays_away_refuses_the_trade_unsent(world: World) -> None:
     key = await world.key()
     world.broker.away = True
