@@ -7,6 +7,7 @@ safe in a process with threads, and gRPC has threads.
 
 import ctypes
 import os
+import resource
 import sys
 
 _PR_SET_PDEATHSIG = 1
@@ -53,6 +54,8 @@ def main() -> None:
     death_signal, parent, user, separator, *program = sys.argv[1:]
     if separator != "--":
         raise SystemExit("usage: launch.py DEATH_SIGNAL PARENT_PID USER -- PROGRAM...")
+    # A core file would hold every secret that the process has in memory.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if user != "-":
         _become(user)
     if sys.platform == "linux":

@@ -12,6 +12,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.runtime.cores import leave_no_core
 from services.runtime.interceptors import ErrorInterceptor
 from services.runtime.logging import configure_logging
 from services.runtime.settings import ServerSettings
@@ -109,6 +110,7 @@ async def _serve(bootstrap: Bootstrap, settings: ServerSettings) -> None:
 
 def run(name: str, settings: ServerSettings, bootstrap: Bootstrap) -> None:
     """Serve until SIGTERM or SIGINT, then drain. The main function of every service process."""
+    leave_no_core()
     configure_logging(name, settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(bootstrap, settings))
