@@ -51,9 +51,9 @@ async def kill_session(scene: Scene) -> None:
 
 
 async def end_session(scene: Scene) -> None:
-    """SIGTERM: it drains and hands over."""
+    """SIGTERM of any replica: it drains and hands over."""
     async with scene.ledger_engines:
-        replica, since = scene.busiest(), scene.now()
+        replica, since = scene.either(), scene.now()
         await scene.down(replica, signal.SIGTERM)
         await scene.taken_over("session ended", replica, since, orderly=True)
 
@@ -117,7 +117,7 @@ async def freeze_session(scene: Scene) -> None:
 
 async def cut_ledger(scene: Scene) -> None:
     """All of a replica's connections to PostgreSQL are reset."""
-    proxy = scene.world.ledgers[scene.busiest()]
+    proxy = scene.world.ledgers[scene.either()]
     for _ in range(scene.chance.randint(1, 3)):
         proxy.cut()
         await asyncio.sleep(scene.chance.uniform(0.1, 0.5))
@@ -125,14 +125,14 @@ async def cut_ledger(scene: Scene) -> None:
 
 async def delay_ledger(scene: Scene) -> None:
     """Every piece between a replica and PostgreSQL comes late."""
-    proxy = scene.world.ledgers[scene.busiest()]
+    proxy = scene.world.ledgers[scene.either()]
     with _mode(proxy.set, Mode.DELAY):
         await asyncio.sleep(scene.chance.uniform(1.5, 3.0))
 
 
 async def silence_ledger(scene: Scene) -> None:
     """A replica's connections to PostgreSQL are half-open: nothing comes, nothing is closed; then they break, or go on."""
-    proxy = scene.world.ledgers[scene.busiest()]
+    proxy = scene.world.ledgers[scene.either()]
     with _mode(proxy.set, Mode.BLACK_HOLE):
         await asyncio.sleep(scene.chance.uniform(1.0, 4.0))
         if scene.chance.random() < 0.5:

@@ -59,10 +59,13 @@ class Scene:
     """Held by whoever measures a takeover and by whoever breaks PostgreSQL or Valkey: the one would spoil the other."""
 
     def busiest(self) -> str:
-        """Return the replica that runs most sessions, or now and then the other."""
+        """Return the replica that runs most sessions."""
         holders = list(self.world.observer.holders().values())
-        ranked = sorted(REPLICAS, key=holders.count)
-        return ranked[-1] if self.chance.random() < 0.8 else ranked[0]
+        return max(REPLICAS, key=holders.count)
+
+    def either(self) -> str:
+        """Return any replica."""
+        return self.chance.choice(REPLICAS)
 
     async def down(self, name: str, number: signal.Signals) -> None:
         """End a process by a signal and wait until the next one answers."""
