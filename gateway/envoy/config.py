@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway.envoy import replies
-from gateway.envoy.routes import bindings, request_fields, routes
+from gateway.envoy.routes import bindings, lua_pattern, request_fields, routes
 from gateway.envoy.settings import GatewaySettings
 
 _HERE = Path(__file__).parent
@@ -24,10 +24,13 @@ def render(settings: GatewaySettings) -> str:
         ValueError: A target is not ``host:port``, or an annotation is of a kind the gateway does not know.
     """
     descriptors = FileDescriptorSet.FromString(settings.descriptor.read_bytes())
+    calls = bindings(descriptors, SERVICE)
+    fields = request_fields(descriptors, SERVICE)
     lua = Template((_HERE / "rest.lua").read_text()).substitute(
         fixed_bodies=replies.lua_table(),
         session_not_found=json.dumps(replies.SESSION_NOT_FOUND),
-        fields=_lua_table(request_fields(descriptors, SERVICE)),
+        fields=_lua_table({name: kind for each in fields.values() for name, kind in sorted(each.items())}),
+        bodies=_lua_bodies({call.path: fields[call.rpc] for call in calls if call.verb == "POST"}),
     )
     values: dict[str, Any] = {
         "host": settings.host,
@@ -42,15 +45,24 @@ def render(settings: GatewaySettings) -> str:
         "cors_origins": _origins(settings.cors_origins),
         "reply_mappers": replies.mappers(),
         "reply_format": replies.body(500),
-        "routes": routes(bindings(descriptors, SERVICE)),
+        "routes": routes(calls),
         "lua": lua,
     }
     template = Template((_HERE / "envoy.yaml").read_text())
     return template.substitute({name: json.dumps(value) for name, value in values.items()})
 
 
-def _lua_table(fields: dict[str, bool]) -> str:
-    return "{" + ", ".join(f'["{name}"] = "{"number" if number else "other"}"' for name, number in fields.items()) + "}"
+def _lua_table(fields: dict[str, str]) -> str:
+    return "{" + ", ".join(f'["{name}"] = "{kind}"' for name, kind in fields.items()) + "}"
+
+
+def _lua_bodies(fields_of: dict[str, dict[str, str]]) -> str:
+    # A path's parameters are in the path: in the body they are as unknown as anything else.
+    rows = []
+    for path, fields in fields_of.items():
+        in_body = {name: kind for name, kind in fields.items() if f"{{{name}}}" not in path}
+        rows.append(f'{{path = "{lua_pattern(path)}", fields = {_lua_table(in_body)}}}')
+    return "{" + ", ".join(rows) + "}"
 
 
 def _split(text: str) -> list[str]:

@@ -61,24 +61,33 @@ _NUMBERS: Final = frozenset(
 """The types of numbers in the requests."""
 
 
-def request_fields(descriptors: FileDescriptorSet, service: str) -> dict[str, bool]:
-    """Map the JSON path of every field of every request ("amount", "two_factor.code") to whether it is a number."""
+def request_fields(descriptors: FileDescriptorSet, service: str) -> dict[str, dict[str, str]]:
+    """Map every request's name to the JSON paths of its fields ("amount", "two_factor.code") and their kinds.
+
+    A kind is "number", "object" or "other".
+    """
     messages = {
         f".{file.package}.{message.name}": message for file in descriptors.file for message in file.message_type
     }
 
-    def paths(type_name: str, prefix: str) -> dict[str, bool]:
+    def paths(type_name: str, prefix: str) -> dict[str, str]:
         found = {}
         for field in messages[type_name].field:
-            found[prefix + field.name] = field.type in _NUMBERS
-            if field.type_name in messages:
+            nested = field.type_name in messages
+            found[prefix + field.name] = "number" if field.type in _NUMBERS else "object" if nested else "other"
+            if nested:
                 found |= paths(field.type_name, f"{prefix}{field.name}.")
         return found
 
-    found: dict[str, bool] = {}
-    for method in _methods(descriptors, service):
-        found |= paths(method.input_type, "")
-    return dict(sorted(found.items()))
+    return {
+        method.name: dict(sorted(paths(method.input_type, "").items())) for method in _methods(descriptors, service)
+    }
+
+
+def lua_pattern(path: str) -> str:
+    """Return the Lua pattern of a path with its parameters."""
+    pieces = _PARAMETER.split(path)[::2]
+    return "^" + "[^/]+".join(re.sub(r"[^\w/]", r"%\g<0>", piece) for piece in pieces) + "$"
 
 
 def _methods(descriptors: FileDescriptorSet, service: str) -> Iterable[MethodDescriptorProto]:

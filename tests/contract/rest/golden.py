@@ -8,7 +8,7 @@ from typing import Any
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from tradebot.session.v1 import market_pb2, status_pb2, trade_pb2
+from tradebot.session.v1 import market_pb2, model_pb2, status_pb2, trade_pb2
 from tradebot.session.v1 import session_service_pb2 as pb
 
 SESSION = "0b0e8f0a-8a7c-4a57-9a3e-2f0f4e4f2b61"
@@ -64,7 +64,9 @@ TRADE = trade_pb2.Trade(
     broker="iq",
     source="manual",
 )
-SETTINGS = status_pb2.BotSettings(asset="EURUSD-OTC", timeframe=60, amount=1, duration=1, stop_loss=20.5)
+SETTINGS = status_pb2.BotSettings(
+    asset="EURUSD-OTC", timeframe=60, amount=1, duration=1, stop_loss=20.5, evidence_gate="on"
+)
 STATUS = status_pb2.Status(
     success=True,
     session_id=SESSION,
@@ -92,6 +94,9 @@ STATUS = status_pb2.Status(
     settings=SETTINGS,
     open_trades=[TRADE],
     seq=2**40,
+    evidence_gate=status_pb2.EvidenceGate(
+        mode="on", state="closed", model="default", shadow_decisions=412, words="no evidence of an edge"
+    ),
 )
 ASSET = market_pb2.Asset(
     asset="EURUSD-OTC", name="EUR/USD (OTC)", instrument_types=["turbo", "blitz"], open=True, payout_rate=0.87,
@@ -100,6 +105,11 @@ ASSET = market_pb2.Asset(
 CANDLE = market_pb2.Candle(
     open_time=_time(0), close_time=_time(59), open=1.08, high=1.09, low=1.07, close=1.085, volume=12
 )
+MODEL = model_pb2.Model(
+    model="rl-ppo", version="v1.0.0", state="active", pinned=True, is_default=True, sha256="0a" * 32, features_version="f-3",
+    min_payout_rate=0.8, max_payout_rate=0.92, expiry_bars=1, min_history=1000, margin=0.005, description="Words.",
+    create_time=_time(5),
+)  # fmt: skip
 CREDENTIALS = {"broker": "iq", "account_type": "REAL", "email": "a@example.com", "password": "secret"}
 CONNECTED = pb.ConnectResponse(
     success=True, session_id=SESSION, balance=1000.25, broker="iq", account_type="REAL", currency="USD",
@@ -118,6 +128,7 @@ _TRADE_FIELDS = _words(
     "broker"
 )
 _BALANCE_FIELDS = frozenset({"success", "session_id", "balance", "currency", "account_type", "broker"})
+_MODELS = frozenset({"success", "models"})
 _BOT = frozenset({"success", "running", "status"})
 _ORDER = {
     "asset": "EURUSD-OTC", "direction": "call", "amount": 12.34, "duration_seconds": 5, "instrument_type": "blitz",
@@ -138,7 +149,7 @@ GOLDEN = (
     Golden("StartBot", "POST", "/api/start", STARTED, _BOT, _ME, _ME),
     Golden(
         "StartBot", "POST", "/api/bot/start", STARTED, _BOT, {**_ME, "amount": 2.5, "max_trades": 0},
-        {**_ME, "amount": 2.5, "max_trades": 0, "of_a_newer_client": [1]},
+        {**_ME, "amount": 2.5, "maxTrades": 0},
     ),
     Golden("StopBot", "POST", "/api/stop", STOPPED, _BOT | {"open_trades"}, _ME, _ME),
     Golden("StopBot", "POST", "/api/bot/stop", STOPPED, _BOT | {"open_trades"}, _ME, _ME),
@@ -176,6 +187,13 @@ GOLDEN = (
         "ListCandles", "GET", f"/api/candles/EURUSD-OTC?{_QUERY}&timeframe=60&count=1",
         pb.ListCandlesResponse(success=True, candles=[CANDLE]), frozenset({"success", "candles"}),
         {**_ME, "asset": "EURUSD-OTC", "timeframe": 60, "count": 1},
+    ),
+    Golden("ListModels", "GET", "/api/models", pb.ListModelsResponse(success=True, models=[MODEL]), _MODELS),
+    Golden("ListModels", "GET", f"/api/models?{_QUERY}", pb.ListModelsResponse(success=True), _MODELS, _ME),
+    Golden(
+        "GetModel", "GET", f"/api/models/rl-ppo?{_QUERY}&version=1.0.0",
+        pb.GetModelResponse(success=True, model=MODEL, card="# rl-ppo", versions=[MODEL]),
+        frozenset({"success", "card", "versions"}), {**_ME, "model": "rl-ppo", "version": "1.0.0"},
     ),
     Golden(
         "SetTimeframe", "POST", "/api/timeframe", pb.SetTimeframeResponse(success=True, timeframe=300),

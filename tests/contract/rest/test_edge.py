@@ -115,6 +115,43 @@ async def test_field_that_only_a_client_invented_is_never_named(rig: Rig) -> Non
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("start", {"stop_los": 5}, "stop_los"),
+        ("start", {"stopLos": 5}, "stop_los"),
+        ("bot/start", {"max_trade": 1}, "max_trade"),
+        ("trade", {"stop_loss": 5}, "stop_loss"),
+        ("trade", {"ammount": 5}, "ammount"),
+        ("connect", {"acount_type": "REAL"}, "acount_type"),
+        ("connect", {"two_factor": {"codes": "1"}}, "two_factor.codes"),
+        ("stop", {"asset": "EURUSD-OTC"}, "asset"),
+        (f"trades/{OTHER}/close", {"trade_id": SESSION}, "trade_id"),
+        ("trade", {MARK: 5}, None),
+        ("trade", {"asset": "x", f"amount {MARK}": 5}, None),
+        ("trade", {"": 5}, None),
+        ("trade", {f'amount": 5, "{MARK}': 5}, None),
+    ],
+)
+async def test_field_that_the_call_does_not_know_is_refused_and_named_if_it_may_be(
+    rig: Rig, path: str, body: dict[str, Any], field: str | None
+) -> None:
+    answer = await rig.gateway.send("POST", f"/api/{path}", {"session_id": SESSION, **body})
+    refused(answer, 400, "INVALID_ARGUMENT", field)
+    assert rig.fake.calls == []
+
+
+async def test_what_looks_like_a_field_inside_a_text_is_text(rig: Rig) -> None:
+    rig.fake.answers["Connect"] = CONNECTED
+    trap = 'a\\", "stop_los": [1], {"x": '
+    answer = await rig.gateway.send(
+        "POST", "/api/connect", {**CREDENTIALS, "password": trap, "two_factor": {"code": trap}}
+    )
+    assert answer.status == 200
+    request = rig.fake.calls[0].request
+    assert (request.password, request.two_factor.code) == (trap, trap)
+
+
+@pytest.mark.parametrize(
     "target",
     [
         "/", "/api", "/api/", f"/api/{MARK}", "/api/balance/", f"/api/balance/{MARK}", "/API/balance", "/api/trades/a/b",

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import grpc
 import pytest
+from tradebot.agent.v1 import agent_pb2
 from tradebot.broker.v1 import account_pb2, broker_service_pb2_grpc, market_pb2, order_pb2
 from tradebot.broker.v1 import broker_service_pb2 as pb
 
@@ -18,6 +19,7 @@ from services.runtime.clock import SystemClock
 from services.runtime.errors import Code, ServiceError
 from services.runtime.interceptors import ErrorInterceptor
 from services.runtime.secret import Secret
+from services.session.adapters.agent_client import _parse_decision
 from services.session.adapters.broker_client import GrpcBroker
 from services.session.domain.errors import (
     AssetClosedError,
@@ -368,3 +370,15 @@ async def test_an_asset_is_summed_up_over_what_can_be_bought(scripted: Scripted)
     (asset,) = await client.assets(KEY)
     assert (asset.open, asset.payout_rate, asset.min_amount, asset.max_amount) == (True, 0.8, Decimal(2), Decimal(50))
     assert asset.payout_rates == ((InstrumentType.BLITZ, 0.8),)
+
+
+def test_every_reason_to_abstain_has_a_word_of_its_own() -> None:
+    words = {
+        name.removeprefix("ABSTAIN_REASON_").lower(): _parse_decision(agent_pb2.Decision(abstain_reason=number)).reason
+        for name, number in agent_pb2.AbstainReason.items()
+    }
+    assert words.pop("unspecified") == ""
+    assert words == {name: name for name in words}
+    newer = agent_pb2.Decision()
+    newer.ParseFromString(b"\x10\x63")  # abstain_reason = 99
+    assert _parse_decision(newer).reason == "unknown"

@@ -330,14 +330,17 @@ async def test_the_real_agent_decides_for_the_bot(world: ServiceWorld) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await client.start(session_id, model="nosuch")
         assert reason(error.value) == "MODEL_NOT_FOUND"
-        await client.start(session_id, timeframe=1)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.start(session_id, timeframe=1, duration_seconds=5)
+        assert reason(error.value) == "INVALID_ARGUMENT"
+        await client.start(session_id, timeframe=5, duration_seconds=5)
 
         async def signals() -> bool:
-            return watcher.types.count("signal") >= 3
+            return watcher.types.count("signal") >= 2
 
-        await eventually(signals, within=15, every=0.1)
+        await eventually(signals, within=20, every=0.1)
         signal = next(event.signal for event in watcher.events if event.WhichOneof("data") == "signal")
-        assert (signal.model, signal.asset, signal.timeframe) == ("edge", "EURUSD-OTC", 1)
+        assert (signal.model, signal.asset, signal.timeframe) == ("edge", "EURUSD-OTC", 5)
         assert signal.action in {"HOLD", "CALL", "PUT"}
         assert 0.5 <= signal.confidence <= 1
         await watcher.leave()

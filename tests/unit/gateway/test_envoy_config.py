@@ -7,7 +7,7 @@ import yaml
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway.envoy.config import SERVICE, render
-from gateway.envoy.routes import Binding, bindings, request_fields, routes
+from gateway.envoy.routes import Binding, bindings, lua_pattern, request_fields, routes
 from gateway.envoy.settings import GatewaySettings
 from tests.support.envoy import BINARY, write_config
 
@@ -31,6 +31,8 @@ DOCUMENTED = {
     ("GET", "/api/assets"),
     ("GET", "/api/candles/{asset}"),
     ("POST", "/api/timeframe"),
+    ("GET", "/api/models"),
+    ("GET", "/api/models/{model}"),
     ("POST", "/api/bot/start"),
     ("POST", "/api/bot/stop"),
     ("POST", "/api/balance"),
@@ -89,7 +91,13 @@ def test_slow_calls_have_the_time_they_need() -> None:
 
 
 def test_request_fields_include_nested_ones() -> None:
-    assert {"amount", "session_id", "two_factor.code"} <= set(request_fields(DESCRIPTORS, SERVICE))
+    fields = request_fields(DESCRIPTORS, SERVICE)
+    assert fields["PlaceTrade"]["amount"] == "number"
+    assert (fields["Connect"]["two_factor"], fields["Connect"]["two_factor.code"]) == ("object", "other")
+
+
+def test_pattern_of_a_path_takes_it_literally() -> None:
+    assert lua_pattern("/api/a-b.c/{trade_id}/close") == "^/api/a%-b%.c/[^/]+/close$"
 
 
 def test_admin_listens_on_loopback_only() -> None:
