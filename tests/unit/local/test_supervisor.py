@@ -34,6 +34,7 @@ class Record:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, ...]] = []
+        self.delays: list[float] = []
 
     def starting(self, name: str) -> None:
         self.events.append(("starting", name))
@@ -43,6 +44,7 @@ class Record:
 
     def died(self, name: str, how: str, delay: float, log_tail: Sequence[str]) -> None:
         self.events.append(("died", name, how, *log_tail))
+        self.delays.append(delay)
 
     def stopping(self, name: str) -> None:
         self.events.append(("stopping", name))
@@ -124,6 +126,24 @@ async def test_a_killed_process_is_started_again_and_that_is_said(tmp_path: Path
         assert ("died", "service", "was killed by SIGKILL") in running.record.events
         assert running.supervisor.pids["service"] != first
         assert running.spawned[-1] == running.supervisor.pids
+
+
+async def test_a_process_that_was_told_to_end_is_replaced_without_back_off(tmp_path: Path) -> None:
+    ends = tmp_path / "ends"
+    async with Running(tmp_path, [a_process(tmp_path, "service", NOTE_ITS_END, ends, "x")]) as running:
+        for number in range(1, 4):
+            # The next one is ready when it says so, not because the last one did.
+            (tmp_path / "service.up").unlink()
+            os.kill(running.supervisor.pids["service"], signal.SIGTERM)
+
+            async def back(number: int = number) -> bool:
+                return running.record.events.count(("back", "service")) == number
+
+            await eventually(back)
+        # From the second death in a row on, a failure would show the end of the log.
+        deaths = [event for event in running.record.events if event[0] == "died"]
+        assert deaths == [("died", "service", "ended with status 0")] * 3
+        assert running.record.delays == [running.record.delays[0]] * 3
 
 
 async def test_the_second_death_in_a_row_shows_the_end_of_the_log(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from services.session.domain.errors import (
     BrokerUnavailableError,
     InsufficientFundsError,
     LimitReachedError,
+    NotConnectedError,
     RequestIdReusedError,
     StaleEpochError,
     TradeRefusedError,
@@ -118,6 +119,36 @@ async def test_proof_that_nothing_was_booked_rejects_the_trade_and_tells_the_cal
         await world.sessions.place_trade(a_manual_trade(key))
     (trade,) = world.ledger.all_trades()
     assert (trade.state, trade.reason) == (TradeState.REJECTED, error.reason)
+
+
+async def test_a_broker_service_that_was_replaced_before_it_sent_anything_is_asked_once_more(world: World) -> None:
+    key = await world.key()
+    asked: list[Trade] = []
+
+    async def was_replaced(trade: Trade) -> Placed | AnswerLost:
+        asked.append(trade)
+        if len(asked) == 1:
+            raise NotConnectedError
+        return await world.broker.books(trade)
+
+    world.broker.answer = was_replaced
+    trade = await world.sessions.place_trade(a_manual_trade(key))
+    assert (trade.state, len(asked), asked[0]) == (TradeState.OPEN, 2, asked[1])
+
+
+async def test_a_broker_service_without_the_connection_is_not_asked_for_ever(world: World) -> None:
+    key = await world.key()
+    asked: list[Trade] = []
+
+    async def has_no_connection(trade: Trade) -> Placed | AnswerLost:
+        asked.append(trade)
+        raise NotConnectedError
+
+    world.broker.answer = has_no_connection
+    with pytest.raises(BrokerUnavailableError):
+        await world.sessions.place_trade(a_manual_trade(key))
+    (trade,) = world.ledger.all_trades()
+    assert (trade.state, len(asked)) == (TradeState.REJECTED, 2)
 
 
 async def test_a_caller_who_hangs_up_does_not_lose_the_order(world: World) -> None:
