@@ -12,7 +12,15 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorS
 Json = Mapping[str, Any]
 
 # Longer than the session service's own patience: a user should get the trade as it stands, not a 504.
-_TIMEOUTS = {"Connect": 30, "PlaceTrade": 25, "CloseTrade": 25, "ExportTrades": 30}
+_TIMEOUTS = {
+    "Connect": 30,
+    "PlaceTrade": 25,
+    "CloseTrade": 25,
+    "ExportTrades": 30,
+    # Time for the broker service to be restarted and for the session to log in there again.
+    "ListAssets": 20,
+    "ListCandles": 20,
+}
 _DEFAULT_TIMEOUT = 10
 _NEVER_SENT = "connect-failure,refused-stream,retriable-headers"
 _OTHER_HOSTS: Final = {

@@ -23,8 +23,9 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )
-_PATIENCE: Final = 5.0
-"""Seconds that a call waits for a peer that is being restarted; less than any caller of ours waits."""
+_PATIENCE: Final = 8.0
+"""Seconds that a call waits for a peer that is being restarted, which takes one on an idle machine; less than any caller of
+ours waits."""
 
 
 class SitOutRestarts(grpc.aio.UnaryUnaryClientInterceptor):

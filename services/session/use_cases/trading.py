@@ -167,7 +167,7 @@ class TradeDesk:
         if not is_new:
             return await self._first(record, trade)
         try:
-            await self._stand(record)
+            await self._stand_in_time(record, epoch)
             trade = await self._begin_send(trade, epoch)
         except ServiceError as error:
             # Nobody but this task could have sent it. If that cannot be written now, the session's runner finds it.
@@ -182,6 +182,14 @@ class TradeDesk:
             await asyncio.wait({task})
             return await self._ledger.trade(record.session_key, trade.trade_id) or trade
         return trade
+
+    async def _stand_in_time(self, record: SessionRecord, epoch: int | None) -> None:
+        """Make the connection stand; a bot's order, which is about a candle, waits no longer than it is worth."""
+        try:
+            async with asyncio.timeout(None if epoch is None else _BROKER_PATIENCE):
+                await self._stand(record)
+        except TimeoutError as error:
+            raise BrokerUnavailableError from error
 
     async def _stand(self, record: SessionRecord) -> None:
         """Make the broker connection stand before anything is marked; a restart of the broker service is sat out."""
