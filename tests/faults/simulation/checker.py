@@ -4,10 +4,14 @@ import json
 from collections import Counter, defaultdict
 from decimal import Decimal
 
+from services.session.adapters.ledger.rows import gate_from_row
+from services.session.domain.evidence import Gate
 from services.session.domain.trade import ACTIVE, MOVES, SETTLED, TradeState
 from services.session.domain.values import TradeId
 from tests.faults.simulation.platform import Position
 from tests.faults.simulation.world import World
+
+_GATE = ("session_key", "model", "model_version", "asset", "timeframe", "duration")
 
 
 def violations(world: World) -> list[str]:
@@ -82,6 +86,7 @@ def violations(world: World) -> list[str]:
         for (key, epoch), names in world.history.senders.items()
         if len(names) > 1
     ]
+    found += _uncounted(world)
     found += [f"unexpected {what}" for what in world.history.unexpected]
     return found
 
@@ -106,4 +111,22 @@ def _event_violations(world: World, owners: dict[str, str]) -> list[str]:
         )
         if (Decimal(sums["profit"]), Decimal(sums["exposure"])) != (session["profit"], session["exposure"]):
             found.append(f"I11 session {key} has counters that differ from its trades")
+    return found
+
+
+def _uncounted(world: World) -> list[str]:
+    """Return every gate that is not what its decisions add up to, each counted once and in their order."""
+    found = []
+    decisions = world.server.inner.rows("SELECT * FROM shadow_decisions ORDER BY expiry_time, close_time")
+    for row in world.server.inner.rows("SELECT * FROM gates"):
+        gate, voided = Gate(), 0
+        for decision in decisions:
+            if any(decision[name] != row[name] for name in _GATE):
+                continue
+            profit = {"won": decision["payout_rate"], "lost": -1.0, "tied": 0.0}.get(decision["state"])
+            if profit is not None:
+                gate = gate.after(profit, decision["payout_rate"])
+            voided += decision["state"] == "void"
+        if (gate, voided) != (gate_from_row(row).gate, row["voided"]):
+            found.append(f"I13 the gate of session {row['session_key']} is not the sum of its decisions")
     return found

@@ -7,7 +7,7 @@ What it books is tagged with the trade that asked for it; nobody but the checker
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -213,6 +213,8 @@ class SimPlatform:
                     raise BrokerUnavailableError
                 yield _candle(start, timeframe), True
                 start += timeframe
+                # The next price is still that of the last close.
+                yield replace(_candle(start, timeframe), close=_candle(start - timeframe, timeframe).close), False
 
         yield closed()
 
@@ -400,4 +402,5 @@ class SimPlatform:
 
 def _candle(start: int, timeframe: int) -> Candle:
     opened = datetime.fromtimestamp(start, UTC)
-    return Candle(opened, opened + timedelta(seconds=timeframe), 1.1, 1.1, 1.1, 1.1)
+    price = 1.1 + start // timeframe * 7 % 5 / 1000
+    return Candle(opened, opened + timedelta(seconds=timeframe), price, price, price, price)
