@@ -1,0 +1,73 @@
+"""Who runs a session: what becomes of runners whose replica has lost its leases."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from services.session.domain.errors import UnavailableError
+from services.session.domain.values import SessionKey
+from services.session.use_cases.ownership import Ownership
+from services.session.use_cases.runner import SessionRunner
+from tests.support.clocks import ManualClock
+from tests.support.fakes import FakeLeases, FakeLedger, FakeSignals
+from tests.support.session_world import settle
+
+KEY = SessionKey("one")
+
+
+class FailsAtItsEnd:
+    """A runner whose last write fails while it is being ended: its task group raises that, not the cancellation."""
+
+    runs = 0
+
+    async def run(self) -> None:
+        self.runs += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise UnavailableError("The ledger")
+
+    def tick(self, now: float) -> None:
+        pass
+
+
+async def test_a_runner_that_fails_while_it_is_ended_does_not_begin_anew_without_a_lease() -> None:
+    clock, runner = ManualClock(), FailsAtItsEnd()
+    leases = FakeLeases(clock)
+    ownership = an_ownership(clock, leases, runner)
+    running = asyncio.create_task(ownership.run())
+    try:
+        await ownership.claim(KEY)
+        await settle()
+        assert (len(ownership), runner.runs) == (1, 1)
+        leases.elsewhere.add(KEY)
+        leases.until = clock.monotonic()
+        await clock.advance(10.0)
+        assert (len(ownership), runner.runs) == (0, 1)
+        # The round that ends what is lost comes round again: others' runners are ticked on.
+        leases.until = float("inf")
+        leases.elsewhere.clear()
+        await ownership.claim(KEY)
+        leases.elsewhere.add(KEY)
+        leases.until = clock.monotonic()
+        await clock.advance(10.0)
+        assert (len(ownership), runner.runs) == (0, 2)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def an_ownership(clock: ManualClock, leases: FakeLeases, runner: FailsAtItsEnd) -> Ownership:
+    def new_runner(key: SessionKey, may_send: Callable[[], bool]) -> SessionRunner:
+        return cast("SessionRunner", runner)
+
+    return Ownership(
+        ledger=FakeLedger(clock),
+        leases=leases,
+        signals=FakeSignals(),
+        clock=clock,
+        new_runner=new_runner,
+        jitter=lambda: 0.5,
+        scan_interval=1.0,
+        scan_limit=10,
+    )
