@@ -208,7 +208,7 @@ async def test_a_ledger_that_is_away_after_the_answer_gets_the_outcome_when_it_i
 
 async def test_an_outcome_that_the_ledger_can_never_hold_is_given_up_and_stays_to_be_reconciled(world: World) -> None:
     key = await world.key()
-    world.ledger.fail("opened", *[TypeError()] * 40)
+    world.ledger.fail("opened", *[TypeError()] * 1_000)
     caller = asyncio.create_task(world.sessions.place_trade(a_manual_trade(key)))
     await world.pass_time(60)
     with pytest.raises(TypeError):
