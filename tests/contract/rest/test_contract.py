@@ -500,3 +500,69 @@ async def test_system_that_stops_tells_every_socket_to_come_back() -> None:
                         pass
                 assert socket.close_code == 1001
                 await stopping
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"asset": "NOSUCH"}, "asset"),
+        ({"timeframe": 60, "duration_seconds": 5}, "duration_seconds"),
+        ({"timeframe": 60, "duration": 5}, "duration"),
+        ({"duration_seconds": 7}, "duration_seconds"),
+        ({"evidence_gate": "perhaps"}, "evidence_gate"),
+        ({"evidence_gate": ""}, "evidence_gate"),
+    ],
+)
+async def test_terms_that_nobody_can_trade_are_refused_at_the_start(
+    user: User, settings: dict[str, Any], field: str
+) -> None:
+    refused(await user.post("start", **settings), 400, "INVALID_ARGUMENT", field=field)
+    accepted(await user.get("status"), set(), running=False)
+
+
+async def test_candle_length_that_is_not_named_is_the_models(user: User) -> None:
+    body = accepted(await user.post("start", duration_seconds=5), set(), running=True)
+    assert body["settings"]["timeframe"] == 5
+    accepted(await user.post("start", duration_seconds=5), set(), running=True, settings=body["settings"])
+
+
+@pytest.mark.parametrize(
+    ("account_type", "said", "mode", "state"),
+    [
+        ("REAL", {}, "on", "closed"),
+        ("PRACTICE", {}, "off", "open"),
+        ("REAL", {"evidence_gate": "off"}, "off", "open"),
+        ("PRACTICE", {"evidence_gate": "on"}, "on", "closed"),
+    ],
+)
+async def test_evidence_gate_is_set_at_the_start_and_seen_in_the_status(
+    door: Door, account_type: str, said: dict[str, str], mode: str, state: str
+) -> None:
+    user = User(door, account_type=account_type)
+    accepted(await user.connect(), CONNECTED)
+    assert accepted(await user.post("start", **said), set())["settings"]["evidence_gate"] == mode
+    gate = accepted(await user.get("status"), STATUS)["evidence_gate"]
+    assert (gate["mode"], gate["state"], gate["shadow_decisions"], gate["hit_rate"]) == (mode, state, 0, 0)
+    assert gate["words"] == "no evidence of an edge: 0 shadow decisions"
+    accepted(await user.post("stop"), set())
+    # What was said once does not hold for the next run.
+    default = "on" if account_type == "REAL" else "off"
+    assert accepted(await user.post("start"), set())["settings"]["evidence_gate"] == default
+    await user.post("disconnect")
+
+
+async def test_models_are_listed_and_shown_with_their_cards(user: User) -> None:
+    models = accepted(await user.get("models"), {"models"})["models"]
+    assert models == accepted(await user.door.send("GET", "/api/models"), {"models"})["models"]
+    (default,) = [model for model in models if model["is_default"] and model["state"] == "active"]
+    body = accepted(await user.get(f"models/{default['model']}"), {"card", "versions"}, model=default)
+    assert body["card"].startswith("#")
+    assert default in body["versions"]
+    accepted(await user.get(f"models/{default['model']}", version=default["version"]), set(), model=default)
+    refused(await user.get("models/nosuch"), 404, "MODEL_NOT_FOUND")
+    refused(await user.get(f"models/{default['model']}", version="0.0.0"), 404, "MODEL_NOT_FOUND")
+    refused(await user.door.send("GET", f"/api/models?session_id={NOBODYS}"), 404, "SESSION_NOT_FOUND")
+
+
+async def test_candles_of_an_asset_that_nobody_has_are_refused_by_name(user: User) -> None:
+    refused(await user.get("candles/NOSUCH"), 400, "INVALID_ARGUMENT", field="asset")
