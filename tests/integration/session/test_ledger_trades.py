@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from services.session.adapters.ledger import sql
 from services.session.adapters.ledger.database import PostgresDatabase
 from services.session.adapters.ledger.ledger import PostgresLedger
 from services.session.domain.bot import BotSettings, ServiceLimits
@@ -235,6 +236,22 @@ async def test_a_result_without_an_acknowledgement_opens_and_closes_the_trade(
     assert closed is not None
     assert closed.state is TradeState.WON
     assert [decode(event)["state"] for event in published.of(key)] == ["open", "won"]
+
+
+async def test_a_result_that_is_told_again_waits_for_no_lock(
+    ledger: PostgresLedger, database: PostgresDatabase
+) -> None:
+    key = await a_session(ledger)
+    record = await ledger.session(key)
+    assert record is not None
+    order = ended(an_order(trade := await a_sending_trade(ledger, key)), TradeState.WON)
+    won = await ledger.settled(key, order, epoch=record.epoch)
+    other = ended(an_order(replace(trade, trade_id=a_trade_id())), TradeState.WON)
+    async with database.transaction() as connection:
+        await connection.fetch(sql.LOCK_SESSION, key)
+        # It would be an UnavailableError after the lock's timeout.
+        assert await ledger.settled(key, order, epoch=record.epoch) == won
+        assert await ledger.settled(key, other, epoch=record.epoch) is None
 
 
 async def test_a_result_that_is_nobodys_here_is_left_alone(ledger: PostgresLedger) -> None:

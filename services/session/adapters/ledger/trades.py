@@ -149,6 +149,14 @@ class LedgerTrades:
         """Record a settled order for the trade that claimed it, or that it was placed for; None if it is nobody's here."""
         if order.outcome is None:
             raise ValueError("the order is not settled")
+        # The broker's lists tell the same orders again and again: only what changes something is worth the session's lock.
+        rows = await self._database.read(sql.TRADES_OF_ORDER, key, order.broker_order_id, order.trade_id)
+        if not rows:
+            # A trade is in the ledger before its order is sent: it is not one of this session's.
+            return None
+        known = trade_from_row(_of_order(rows, order))
+        if _known_result(known) == _result_of(order):
+            return known
         try:
             async with self._works.on_session(key, epoch) as work:
                 row = await _row_of_order(work, order)
@@ -255,7 +263,20 @@ async def _row_of_order(work: SessionWork, order: BrokerOrder) -> Row | None:
     rows = await work.connection.fetch(
         sql.TRADES_OF_ORDER, work.record.session_key, order.broker_order_id, order.trade_id
     )
-    return min(rows, key=lambda row: row["broker_order_id"] != order.broker_order_id, default=None)
+    return _of_order(rows, order) if rows else None
+
+
+def _of_order(rows: Sequence[Row], order: BrokerOrder) -> Row:
+    return min(rows, key=lambda row: row["broker_order_id"] != order.broker_order_id)
+
+
+def _known_result(trade: Trade) -> tuple[object, ...]:
+    return trade.balance_id, trade.broker_order_id, trade.state, trade.profit
+
+
+def _result_of(order: BrokerOrder) -> tuple[object, ...]:
+    """Return what a trade that has recorded the order's result says of it."""
+    return order.balance_id, order.broker_order_id, order.outcome, _cents(order.profit)
 
 
 async def _open(work: SessionWork, trade: Trade, order: BrokerOrder, run_id: str | None) -> Trade:
@@ -290,7 +311,7 @@ async def _settle(work: SessionWork, trade: Trade, order: BrokerOrder, run_id: s
     if order.outcome is None:
         return trade
     if trade.state in SETTLED:
-        if (trade.state, trade.profit) != (order.outcome, _cents(order.profit)):
+        if _known_result(trade) != _result_of(order):
             _log.error("broker_changed_a_result", session_key=trade.session_key, trade_id=trade.trade_id)
         return trade
     closed = replace(
