@@ -61,7 +61,9 @@ def _lua_bodies(fields_of: dict[str, dict[str, str]]) -> str:
     rows = []
     for path, fields in fields_of.items():
         in_body = {name: kind for name, kind in fields.items() if f"{{{name}}}" not in path}
-        rows.append(f'{{path = "{lua_pattern(path)}", fields = {_lua_table(in_body)}}}')
+        # Where a stake is set, a limit that is lost in a slip of the pen is money.
+        strict = "true" if "amount" in in_body else "false"
+        rows.append(f'{{path = "{lua_pattern(path)}", strict = {strict}, fields = {_lua_table(in_body)}}}')
     return "{" + ", ".join(rows) + "}"
 
 

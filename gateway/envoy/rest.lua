@@ -72,9 +72,10 @@ local function snake(name)
 end
 
 -- What is wrong with a body that the transcoder would let pass: it ignores a field that it does not know, so that a slip
--- of the pen would run a bot without its stop loss, takes "5" for 5, and does not name the field that holds a list.
+-- of the pen would run a bot without its stop loss (calls that set a stake are strict, the others take what a newer
+-- client may send), takes "5" for 5, and does not name the field that holds a list.
 -- Walks over the keys and no further: JSON that is broken is the transcoder's to refuse.
-local function wrong_body(text, fields)
+local function wrong_body(text, fields, strict)
   local at, parents = 1, {}
   local key
   while true do
@@ -103,8 +104,8 @@ local function wrong_body(text, fields)
         key = name
         if #parents == 1 or (#parents == 2 and fields[parent] == "object") then
           local kind = fields[name]
-          if not kind then return unknown(name, fields) end
-          if value == "[" or (kind == "number" and value == '"') then return wrong_type(name) end
+          if not kind and strict then return unknown(name, fields) end
+          if kind and (value == "[" or (kind == "number" and value == '"')) then return wrong_type(name) end
         end
       end
       at = stop + 1
@@ -131,7 +132,7 @@ function envoy_on_request(handle)
     for _, call in ipairs(BODIES) do
       if path:find(call.path) then
         local body = handle:body()
-        local wrong = body and wrong_body(body:getBytes(0, body:length()), call.fields)
+        local wrong = body and wrong_body(body:getBytes(0, body:length()), call.fields, call.strict)
         if wrong then
           handle:respond({[":status"] = "400", ["x-http-status"] = "400", ["x-error-body"] = wrong}, "")
         end

@@ -1,7 +1,7 @@
 """The models that bots can trade with, as their users see them."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -41,6 +41,6 @@ class ModelVersion:
     """Markdown; empty in lists."""
     create_time: datetime | None = None
 
-    def suits(self, seconds: int, timeframe: int) -> bool:
-        """Tell whether it was made for options of that many seconds on candles of that length."""
-        return self.expiry_bars == 0 or seconds == self.expiry_bars * timeframe
+    def suits(self, duration: timedelta, timeframe: int) -> bool:
+        """Tell whether it was made for options of that length on candles of so many seconds."""
+        return self.expiry_bars == 0 or duration == self.expiry_bars * timedelta(seconds=timeframe)

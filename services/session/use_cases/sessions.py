@@ -25,7 +25,7 @@ from services.session.domain.errors import (
     SessionNotFoundError,
     TradeNotFoundError,
 )
-from services.session.domain.events import SessionStatus
+from services.session.domain.events import LogWritten, SessionStatus
 from services.session.domain.model import ModelVersion
 from services.session.domain.trade import Trade, TradeRequest, TradeState
 from services.session.domain.values import (
@@ -269,7 +269,7 @@ class Sessions:
 
         Raises:
             BotAlreadyRunningError, ModelNotFoundError, LimitReachedError, UnavailableError, SessionNotFoundError.
-            InvalidArgumentError: The model or the broker cannot trade these terms.
+            InvalidArgumentError: The broker does not list these terms.
         """
         record = await self.live(key)
         if not with_timeframe:
@@ -281,9 +281,13 @@ class Sessions:
         model = await self._agent.model(settings.model)
         # The defaults are named too: a run stays with its model and its gate, and its user sees which they are.
         settings = replace(settings, model=model.name, gate=settings.gate_mode(record.account.account_type))
-        settings = _suited(settings, model, with_timeframe=with_timeframe)
+        if not with_timeframe:
+            settings = _suited(settings, model)
         await self._require_listed(key, settings)
+        was_running = record.bot_status is BotStatus.RUNNING
         record = await self._ledger.start_bot(key, settings, self._new_id())
+        if not was_running and not model.suits(settings.duration, settings.timeframe):
+            await self._ledger.emit(key, LogWritten("warning", _holds_for_ever(settings, model)))
         await self._signals.wake(key)
         return record
 
@@ -458,18 +462,23 @@ def _find(assets: Sequence[Asset], name: str) -> Asset:
     raise InvalidArgumentError("asset", "this broker has no asset of that name")
 
 
-def _suited(settings: BotSettings, model: ModelVersion, *, with_timeframe: bool) -> BotSettings:
-    """Bring the candle length to the model's, if the user named none; the model would hold for ever on any other."""
-    seconds = int(settings.duration.total_seconds())
-    if model.suits(seconds, settings.timeframe):
+def _suited(settings: BotSettings, model: ModelVersion) -> BotSettings:
+    """Bring the candle length, of which the user named none, to what the model was made for."""
+    if model.suits(settings.duration, settings.timeframe):
         return settings
-    fitting = [timeframe for timeframe in TIMEFRAMES if model.suits(seconds, timeframe)]
-    if fitting and not with_timeframe:
-        return replace(settings, timeframe=fitting[0])
-    field = "duration_seconds" if settings.instrument_type is InstrumentType.BLITZ else "duration"
+    fitting = _fitting(settings, model)
+    return replace(settings, timeframe=fitting[0]) if fitting else settings
+
+
+def _fitting(settings: BotSettings, model: ModelVersion) -> list[int]:
+    return [timeframe for timeframe in TIMEFRAMES if model.suits(settings.duration, timeframe)]
+
+
+def _holds_for_ever(settings: BotSettings, model: ModelVersion) -> str:
+    fitting = _fitting(settings, model)
     life = f"{model.expiry_bars} candle" + ("" if model.expiry_bars == 1 else "s")
-    hint = f", here a timeframe of {fitting[0]}" if fitting else ", and there are no candles of such a length"
-    raise InvalidArgumentError(field, f"the model {model.name} is for options that live {life}{hint}")
+    hint = f": choose a timeframe of {fitting[0]}" if fitting else ": no candles fit this duration, choose another one"
+    return f"The model {model.name} decides on options that live {life} and holds on all others{hint}"
 
 
 def _same_email(one: Secret, other: Secret) -> bool:

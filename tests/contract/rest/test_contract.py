@@ -506,8 +506,6 @@ async def test_system_that_stops_tells_every_socket_to_come_back() -> None:
     ("settings", "field"),
     [
         ({"asset": "NOSUCH"}, "asset"),
-        ({"timeframe": 60, "duration_seconds": 5}, "duration_seconds"),
-        ({"timeframe": 60, "duration": 5}, "duration"),
         ({"duration_seconds": 7}, "duration_seconds"),
         ({"evidence_gate": "perhaps"}, "evidence_gate"),
         ({"evidence_gate": ""}, "evidence_gate"),
@@ -518,6 +516,11 @@ async def test_terms_that_nobody_can_trade_are_refused_at_the_start(
 ) -> None:
     refused(await user.post("start", **settings), 400, "INVALID_ARGUMENT", field=field)
     accepted(await user.get("status"), set(), running=False)
+
+
+async def test_bot_that_its_model_lets_hold_for_ever_runs_as_it_was_told(user: User) -> None:
+    body = accepted(await user.post("start", timeframe=60, duration=5), set(), running=True)
+    assert (body["settings"]["timeframe"], body["settings"]["duration"]) == (60, 5)
 
 
 async def test_candle_length_that_is_not_named_is_the_models(user: User) -> None:

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.contract.rest.conftest import Rig
-from tests.contract.rest.golden import BALANCE, CONNECTED, CREDENTIALS, GOLDEN, SESSION, TRADE
+from tests.contract.rest.golden import BALANCE, CONNECTED, CREDENTIALS, GOLDEN, SESSION, STOPPED, TRADE
 from tests.support.doors import Answer, GatewayDoor
 from tests.support.envoy import free_port, running_envoy
 from tests.support.eventually import eventually
@@ -122,22 +122,27 @@ async def test_field_that_only_a_client_invented_is_never_named(rig: Rig) -> Non
         ("bot/start", {"max_trade": 1}, "max_trade"),
         ("trade", {"stop_loss": 5}, "stop_loss"),
         ("trade", {"ammount": 5}, "ammount"),
-        ("connect", {"acount_type": "REAL"}, "acount_type"),
-        ("connect", {"two_factor": {"codes": "1"}}, "two_factor.codes"),
-        ("stop", {"asset": "EURUSD-OTC"}, "asset"),
-        (f"trades/{OTHER}/close", {"trade_id": SESSION}, "trade_id"),
+        ("trade", {"direktion": "call"}, "direktion"),
         ("trade", {MARK: 5}, None),
         ("trade", {"asset": "x", f"amount {MARK}": 5}, None),
         ("trade", {"": 5}, None),
         ("trade", {f'amount": 5, "{MARK}': 5}, None),
     ],
 )
-async def test_field_that_the_call_does_not_know_is_refused_and_named_if_it_may_be(
+async def test_field_that_a_call_with_a_stake_does_not_know_is_refused_and_named_if_it_may_be(
     rig: Rig, path: str, body: dict[str, Any], field: str | None
 ) -> None:
     answer = await rig.gateway.send("POST", f"/api/{path}", {"session_id": SESSION, **body})
     refused(answer, 400, "INVALID_ARGUMENT", field)
     assert rig.fake.calls == []
+
+
+@pytest.mark.parametrize("extra", [{"of_a_newer_client": [1]}, {"asset": "EURUSD-OTC"}, {"stop_los": "5"}])
+async def test_a_call_without_a_stake_takes_what_a_newer_client_may_send(rig: Rig, extra: dict[str, Any]) -> None:
+    rig.fake.answers["StopBot"] = STOPPED
+    answer = await rig.gateway.send("POST", "/api/stop", {"session_id": SESSION, **extra})
+    assert answer.status == 200
+    assert rig.fake.calls[0].request.session_id == SESSION
 
 
 async def test_what_looks_like_a_field_inside_a_text_is_text(rig: Rig) -> None:

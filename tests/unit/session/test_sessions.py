@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +24,8 @@ from services.session.domain.errors import (
     TwoFactorRequiredError,
     UnavailableError,
 )
+from services.session.domain.events import LogWritten
+from services.session.domain.model import ModelVersion
 from services.session.domain.trade import TradeState
 from services.session.domain.values import AccountType, BotStatus, Broker, SessionState, TradeId, session_key
 from tests.support.session_world import World, a_connect, a_manual_trade, bot_settings, settle
@@ -179,6 +182,16 @@ async def test_a_start_without_a_timeframe_takes_the_sessions(world: World) -> N
     await world.sessions.set_timeframe(key, 5)
     again = await world.sessions.start_bot(key, bot_settings(), with_timeframe=False)
     assert again.run_id == first.run_id
+
+
+async def test_a_bot_that_its_model_lets_hold_for_ever_is_told_so_once(world: World) -> None:
+    key = await world.key()
+    world.agent.versions = [ModelVersion("edge", "1", is_default=True, expiry_bars=1)]
+    await world.sessions.start_bot(key, bot_settings(duration=timedelta(minutes=5)))
+    await world.sessions.start_bot(key, bot_settings(duration=timedelta(minutes=5)))
+    told = [event for event in world.ledger.events(key) if isinstance(event, LogWritten)]
+    assert [event.level for event in told] == ["warning"]
+    assert "choose a timeframe of 300" in told[0].message
 
 
 async def test_stop_is_idempotent_and_counts_what_is_still_open(world: World) -> None:
