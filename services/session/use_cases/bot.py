@@ -7,6 +7,7 @@ from typing import Final, NoReturn
 
 import structlog
 
+from services.runtime.cancelling import end_if_cancelled
 from services.runtime.clock import Clock
 from services.session.domain.bot import BotSettings, ServiceLimits, breach
 from services.session.domain.errors import (
@@ -152,6 +153,7 @@ class Bot:
                 return
             except (_RunOverError, SessionNotFoundError):
                 return
+            end_if_cancelled()
             await self._clock.sleep(_RETRIES[min(attempt, len(_RETRIES) - 1)] * (0.5 + self._jitter()))
             attempt += 1
 

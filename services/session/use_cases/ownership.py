@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from services.runtime.cancelling import end_if_cancelled
 from services.runtime.clock import Clock
 from services.runtime.errors import ServiceError
 from services.session.domain.values import SessionKey
@@ -126,18 +127,15 @@ class Ownership:
         """Run a session to its end, starting its runner anew if it fails."""
         attempt = 0
         held = self._held[key]
-        task = asyncio.current_task()
         while True:
             started = self._clock.monotonic()
             try:
                 await held.runner.run()
                 break
-            except Exception as error:  # a runner is crash-only: the next one starts from the ledger
+            except Exception as error:  # noqa: BLE001 - a runner is crash-only: the next one starts from the ledger
                 _log_failure(key, error)
-                if task is not None and task.cancelling():
-                    # It failed just as it was ended, and a task group lets the failure win. No next one: the lease may
-                    # be another's by now, and whoever ends us waits for us.
-                    raise asyncio.CancelledError from error
+                # No next one if it failed just as it was ended: the lease may be another's by now.
+                end_if_cancelled(error)
             attempt = 0 if self._clock.monotonic() - started > _HEALTHY else attempt
             await self._clock.sleep(_RESTARTS[min(attempt, len(_RESTARTS) - 1)] * (0.5 + self._jitter()))
             attempt += 1

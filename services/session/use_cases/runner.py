@@ -9,6 +9,7 @@ from typing import Final, assert_never
 
 import structlog
 
+from services.runtime.cancelling import end_if_cancelled
 from services.runtime.clock import Clock
 from services.runtime.errors import ServiceError
 from services.runtime.secret import Secret
@@ -360,9 +361,11 @@ class SessionRunner:
                     await self._woken_up.wait()
                     continue
                 if await self._log_in():
+                    end_if_cancelled()
                     continue
             except BrokerUnavailableError:
                 await self._tell_connection(BrokerConnection.RECONNECTING)
+            end_if_cancelled()
             await self._clock.sleep(_RECONNECT[min(attempt, len(_RECONNECT) - 1)] * (0.5 + self._tools.jitter()))
             attempt += 1
 
