@@ -62,7 +62,9 @@ class Trader:
         self.session = session
         async with session.follow() as self.feed:
             self.doing = "trading"
-            await session.post("start", asset=role.asset, timeframe=5, duration_seconds=5, amount=1)
+            # With real money a bot waits for evidence of an edge, which takes longer than anybody looks on here.
+            terms = {"asset": role.asset, "timeframe": 5, "duration_seconds": 5, "amount": 1}
+            await session.post("start", **terms, evidence_gate="off")
             await session.post("trade", **_MANUAL, client_request_id=f"demo-{role.name}")
             await self._watch(session, seconds)
             self.doing = "settling"

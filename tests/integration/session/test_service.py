@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +12,7 @@ import grpc
 import pytest
 from redis.asyncio import Redis
 from tradebot.session.v1 import session_service_pb2 as pb
+from tradebot.session.v1.event_pb2 import Signal
 
 from services.agent.bootstrap import agent
 from services.agent.settings import AgentSettings
@@ -330,16 +331,25 @@ async def test_the_real_agent_decides_for_the_bot(world: ServiceWorld) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await client.start(session_id, model="nosuch")
         assert reason(error.value) == "MODEL_NOT_FOUND"
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await client.start(session_id, timeframe=1, duration_seconds=5)
-        assert reason(error.value) == "INVALID_ARGUMENT"
+        # Terms that the model was not made for: it holds, and its user is told why in words.
+        await client.start(session_id, timeframe=1, duration_seconds=5)
+
+        async def told() -> bool:
+            return {"log", "signal"} <= set(watcher.types)
+
+        await eventually(told, within=20, every=0.1)
+        logs = [event.log.message for event in watcher.events if event.WhichOneof("data") == "log"]
+        assert "choose a timeframe of 5" in logs[0]
+        held = next(event.signal for event in watcher.events if event.WhichOneof("data") == "signal")
+        assert (held.action, held.reason) == ("HOLD", "unsupported_terms")
+        await client.stub.StopBot(pb.StopBotRequest(session_id=session_id))
         await client.start(session_id, timeframe=5, duration_seconds=5)
 
-        async def signals() -> bool:
-            return watcher.types.count("signal") >= 2
+        async def signals() -> Sequence[Signal]:
+            made = [event.signal for event in watcher.events if event.WhichOneof("data") == "signal"]
+            return [signal for signal in made if signal.timeframe == 5]
 
-        await eventually(signals, within=20, every=0.1)
-        signal = next(event.signal for event in watcher.events if event.WhichOneof("data") == "signal")
+        signal = (await eventually(signals, within=20, every=0.1))[0]
         assert (signal.model, signal.asset, signal.timeframe) == ("edge", "EURUSD-OTC", 5)
         assert signal.action in {"HOLD", "CALL", "PUT"}
         assert 0.5 <= signal.confidence <= 1
