@@ -24,7 +24,7 @@ proof: setup ## Bots earn on mean-reverting markets and hold on random walks, th
 	@exec $(BIN)/python -m local.proof $(ARGS)
 
 test: setup check ## Static checks and every test, each slow suite in its small form (< 10 minutes)
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 faults: setup ## The proof in its big form: thousands of simulated worlds, rolling restarts, everything breaks thirty times under load (hours)
 	$(BIN)/pytest -m faults --log-cli-level=INFO tests/faults

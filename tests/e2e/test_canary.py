@@ -30,6 +30,8 @@ from tests.support.doors import Answer, DirectDoor, GatewayDoor
 from tests.support.eventually import eventually
 from tests.support.stack import Stack, running_stack
 
+pytestmark = pytest.mark.slow
+
 PASSWORD: Final = f"pw/{secrets.token_hex(12)}+ß"
 """With characters that URLs, JSON and base64 write in their own ways."""
 CODE: Final = f"2fa{secrets.token_hex(8)}"

@@ -9,6 +9,8 @@ import pytest
 from local.settings import CHECKOUT
 from tests.support.stack import Stack
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(180)
 async def test_the_demo_on_a_running_system_agrees_with_the_simulators_ledger(stack: Stack) -> None:

@@ -32,7 +32,7 @@ from tests.support.doors import DESCRIPTORS, Answer, DirectDoor, Door, GatewayDo
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 RPCS: Final = {method.name: method for method in pb.DESCRIPTOR.services_by_name["SessionService"].methods}
 BINDINGS: Final = bindings(DESCRIPTORS, SERVICE)

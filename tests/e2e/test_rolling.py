@@ -7,6 +7,8 @@ import pytest
 from tests.support.rolling import REPLICAS, restart_in_turn
 from tests.support.stack import running_stack
 
+pytestmark = pytest.mark.slow
+
 _log = logging.getLogger(__name__)
 
 

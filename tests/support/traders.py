@@ -110,28 +110,3 @@ async def trading(gateway: Gateway, broker: str, account_type: str, name: str = 
     finally:
         with contextlib.suppress(ApiError, aiohttp.ClientError):
             await session.post("disconnect")
-
-
-async def keep_trading(trader: Trader, stop: asyncio.Event) -> None:
-    """Place a trade by hand about every half second until told to stop; refusals are part of life under faults."""
-    number = 0
-    while not stop.is_set():
-        number += 1
-        with contextlib.suppress(ApiError):
-            await trader.trade(amount=1 + number % 100)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 0.5)
-
-
-async def a_trade_closes(traders: list[Trader]) -> None:
-    """Wait until every user has seen the end of a trade that was opened from now on."""
-
-    async def closed(trader: Trader, first: int) -> bool:
-        begun = {event["data"]["trade_id"] for event in trader.feed.events[first:] if event["type"] == "trade_opened"}
-        return any(trade["trade_id"] in begun for trade in trader.feed.of_type("trade_closed"))
-
-    async def one(trader: Trader) -> None:
-        first = len(trader.feed.events)
-        await eventually(lambda: closed(trader, first), within=40, every=0.1)
-
-    await asyncio.gather(*(one(trader) for trader in traders))

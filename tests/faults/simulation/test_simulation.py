@@ -5,6 +5,8 @@ import pytest
 from tests.faults.simulation.campaign import campaign
 from tests.faults.simulation.mutants import MUTANTS
 
+pytestmark = pytest.mark.slow
+
 _QUICK = (
     "resend",
     "mark_after_sending",
