@@ -49,7 +49,7 @@ def broker_settings(simulator: Simulator, **changes: Any) -> Settings:
         "drain_delay": 0.0,
         "drain_grace": 1.0,
         "order_timeout": 1.0,
-        "request_timeout": 3.0,
+        "request_timeout": 10.0,
         "settlement_grace": 0.5,
     }
     return Settings(**(values | changes))
