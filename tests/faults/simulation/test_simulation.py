@@ -45,7 +45,7 @@ def test_every_wrong_protocol_is_caught_within_300_seeds(mutant: str) -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(4 * 3600)
-def test_5000_worlds_keep_every_invariant() -> None:
-    summary = campaign(range(5_000), workers=2)
+def test_6500_worlds_keep_every_invariant() -> None:
+    summary = campaign(range(6_500), workers=2)
     assert not summary.failed, f"python -m tests.faults.simulation --seeds {summary.failed[0].seed} says more"
     assert summary.trades >= 50_000
