@@ -27,13 +27,13 @@ from services.session.use_cases.sessions import ConnectCommand, Connected, Sessi
 from services.session.use_cases.trading import TradeDesk
 from services.session.use_cases.watching import Watching
 from tests.support.clocks import ManualClock
+from tests.support.fake_ledger import FakeLedger
 from tests.support.fakes import (
     FakeActivity,
     FakeAgent,
     FakeBroker,
     FakeEventLog,
     FakeLeases,
-    FakeLedger,
     FakeSignals,
     FakeTokens,
     a_candle,

@@ -9,7 +9,8 @@ from services.session.domain.values import SessionKey
 from services.session.use_cases.ownership import Ownership
 from services.session.use_cases.runner import SessionRunner
 from tests.support.clocks import ManualClock
-from tests.support.fakes import FakeLeases, FakeLedger, FakeSignals
+from tests.support.fake_ledger import FakeLedger
+from tests.support.fakes import FakeLeases, FakeSignals
 from tests.support.session_world import settle
 
 KEY = SessionKey("one")
