@@ -26,7 +26,7 @@ def main() -> int:
     started = time.monotonic()
     summary = campaign(seeds, workers=options.workers, mutant=options.mutant)
     _say(
-        f"{len(summary.outcomes)} seeds, {summary.trades} intents, {summary.booked} orders at the broker, "
+        f"{len(summary.outcomes)} seeds, {summary.trades} intents ({summary.of_bots} of bots), {summary.booked} orders at the broker, "
         f"{len(summary.failed)} seeds with violations, {time.monotonic() - started:.0f} s"
     )
     if summary.failed:

@@ -33,6 +33,8 @@ class Outcome:
     seed: int
     trades: int
     """Intents in the ledger."""
+    of_bots: int
+    """Those of them that a bot asked for."""
     booked: int
     """Orders at the broker."""
     violations: tuple[str, ...]
@@ -55,6 +57,11 @@ class Summary:
     def trades(self) -> int:
         """Intents."""
         return sum(outcome.trades for outcome in self.outcomes)
+
+    @property
+    def of_bots(self) -> int:
+        """Intents of bots."""
+        return sum(outcome.of_bots for outcome in self.outcomes)
 
     @property
     def booked(self) -> int:
@@ -147,7 +154,15 @@ def _live(task: dict[str, object], url: str) -> Iterator[Outcome]:
         _KEPT.append(world)
         world.run()
         found = violations(world)
-        yield Outcome(world.seed, sum(world.count().values()), len(world.platform.journal), tuple(found), _trace(world))
+        (bots,) = inner.rows("SELECT count(*) AS trades FROM trades WHERE source = 'bot'")
+        yield Outcome(
+            world.seed,
+            sum(world.count().values()),
+            bots["trades"],
+            len(world.platform.journal),
+            tuple(found),
+            _trace(world),
+        )
         if found and task["until_caught"]:
             return
 

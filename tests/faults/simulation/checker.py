@@ -87,6 +87,7 @@ def violations(world: World) -> list[str]:
         if len(names) > 1
     ]
     found += _uncounted(world)
+    found += _past_a_gate(world)
     found += [f"unexpected {what}" for what in world.history.unexpected]
     return found
 
@@ -130,3 +131,15 @@ def _uncounted(world: World) -> list[str]:
         if (gate, voided) != (gate_from_row(row).gate, row["voided"]):
             found.append(f"I13 the gate of session {row['session_key']} is not the sum of its decisions")
     return found
+
+
+def _past_a_gate(world: World) -> list[str]:
+    """Return every bot's trade behind a gate that the evidence had not opened."""
+    return [
+        f"I14 trade {row['trade_id']} passed a closed gate"
+        for row in world.server.inner.rows(
+            "SELECT t.trade_id FROM trades t JOIN sessions s USING (session_key) "
+            "WHERE t.source = 'bot' AND s.settings->>'gate' = 'evidence' "
+            "AND NOT EXISTS (SELECT FROM gates g WHERE g.session_key = t.session_key AND g.opened)"
+        )
+    ]

@@ -15,6 +15,7 @@ from services.session.adapters.ledger.work import SessionWork, Works
 from services.session.domain import reconciliation, tally
 from services.session.domain.bot import ServiceLimits
 from services.session.domain.errors import LimitReachedError, UnavailableError
+from services.session.domain.shadow import GateRecord
 from services.session.domain.trade import ACTIVE, Trade, TradeRequest, TradeState
 from services.session.domain.values import SessionKey, TradeId, TradeSource
 from services.session.ports import AnswerLost, Placed
@@ -196,6 +197,11 @@ def events_outside_the_transaction(inner: Inner) -> None:
     _replace(SessionWork, "tell", numbered)
 
 
+def ignore_the_gate(inner: Inner) -> None:
+    """Let every signal become an order."""
+    _replace(GateRecord, "lets_through", lambda self, mode: True)
+
+
 MUTANTS: Final[dict[str, Mutant]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -213,6 +219,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         unknown_is_no_exposure,
         leave_own_leases,
         events_outside_the_transaction,
+        ignore_the_gate,
     )
 }
 """By name. Each changes the process it is applied in for good."""

@@ -20,6 +20,7 @@ from services.session.adapters.ledger import sql
 from services.session.adapters.ledger.ledger import PostgresLedger
 from services.session.domain.bot import BotSettings, ServiceLimits
 from services.session.domain.errors import UnavailableError
+from services.session.domain.evidence import GateMode
 from services.session.domain.model import ModelVersion
 from services.session.domain.trade import ACTIVE, Trade, TradeRequest
 from services.session.domain.values import (
@@ -56,6 +57,8 @@ CALM: Final = 420.0
 _LEASE: Final = 2.0
 _BURSTS: Final = 0.4
 """Share of worlds in which somebody places many trades at once."""
+_GATED: Final = 0.1
+"""Share of worlds whose bot stands behind an evidence gate, which a world is too short to open."""
 _PATIENCE: Final = 30.0
 """Seconds after which a client asks again with the same key."""
 
@@ -253,6 +256,9 @@ class World:
         )
         if settings.instrument_type is InstrumentType.TURBO:
             settings = replace(settings, duration=timedelta(minutes=1))
+        # Said by the user, as it must be with real money: the bot would trade nothing in the other worlds.
+        gated = self.loop.rng.random() < _GATED
+        settings = replace(settings, gate=GateMode.EVIDENCE if gated else GateMode.OPEN)
         await ledger.start_bot(self.keys[2], settings, self.new_id())
         self.fate.faults = faults
 
