@@ -11,7 +11,8 @@ import grpc
 from google.protobuf.message import Message
 from tradebot.session.v1 import event_pb2, session_service_pb2, session_service_pb2_grpc, status_pb2
 
-from services.runtime.interceptors import ErrorInterceptor
+from services.runtime.errors import ServiceError
+from services.runtime.interceptors import ErrorInterceptor, Metadata
 from services.runtime.server import Server
 from services.runtime.settings import ServerSettings
 from services.session.domain.errors import SessionNotFoundError
@@ -53,6 +54,8 @@ class FakeSession:
         self.aborts: dict[str, tuple[grpc.StatusCode, str]] = {}
         """Calls that end with a bare status, as the transport's failures do."""
         self.calls: list[Call] = []
+        self.refused: list[str] = []
+        """Reasons of the calls that were answered with an error of ours."""
         self.logs: dict[str, Log] = {}
         self.streams: list[tuple[str, int | None]] = []
         """Every stream that was opened: session and ``last_seq``."""
@@ -158,7 +161,11 @@ class _Application:
     service_names: Sequence[str] = (SERVICE,)
 
     def __init__(self, fake: FakeSession) -> None:
-        self.interceptor = ErrorInterceptor("session.tradebot", present)
+        def noted(error: ServiceError) -> Metadata:
+            fake.refused.append(error.reason)
+            return present(error)
+
+        self.interceptor = ErrorInterceptor("session.tradebot", noted)
         self._fake = fake
 
     def register(self, server: grpc.aio.Server) -> None:

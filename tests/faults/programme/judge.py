@@ -20,7 +20,7 @@ from local.witness import Story, cents, judge
 from services.session.adapters.ledger.rows import trade_from_row
 from services.session.domain.reconciliation import resolved_by
 from services.session.domain.trade import ACTIVE, SETTLED, Trade, TradeState
-from services.session.domain.values import session_key
+from services.session.domain.values import TradeSource, session_key
 from tests.faults.programme.marks import by_marks, limits_broken
 from tests.faults.programme.scene import Scene
 from tests.faults.programme.users import User
@@ -39,6 +39,8 @@ class Verdict:
 
     violations: list[str] = field(default_factory=list)
     intents: int = 0
+    of_bots: int = 0
+    """Intents of bots."""
     placed: int = 0
     orders: int = 0
     """Orders that the simulator booked."""
@@ -98,6 +100,7 @@ async def _all_final(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
 
 def _count(verdict: Verdict, trades: Sequence[Trade]) -> None:
     verdict.intents = len(trades)
+    verdict.of_bots = sum(trade.source is TradeSource.BOT for trade in trades)
     verdict.placed = sum(trade.state in SETTLED for trade in trades)
     verdict.not_placed = sum(trade.state is TradeState.NOT_PLACED for trade in trades)
     verdict.rejected = sum(trade.state is TradeState.REJECTED for trade in trades)

@@ -41,7 +41,7 @@ def table(run: Run) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| trades asked for (rows of the ledger) | {verdict.intents:,} |",
+        f"| trades asked for (rows of the ledger) / of these by bots | {verdict.intents:,} / {verdict.of_bots:,} |",
         f"| booked by the broker / settled in the ledger | {verdict.orders:,} / {verdict.placed:,} |",
         f"| refused / proven never placed | {verdict.rejected:,} / {verdict.not_placed:,} |",
         f"| faults, of {sum(record.count(kind) > 0 for kind in run.kinds)} kinds | {len(record.struck):,} |",

@@ -14,6 +14,7 @@ from local.probes import postgres_query
 from local.witness import Simulator
 from tests.faults.programme.order_wire import SeenOrder
 from tests.faults.programme.world import LEASE, REPLICAS, World
+from tests.support.eventually import eventually
 
 _log = logging.getLogger(__name__)
 
@@ -80,23 +81,20 @@ class Scene:
         orphans = {key for key, name in held.items() if name == replica}
         if not orphans:
             return
-        last = since
 
-        async def all_taken() -> float:
-            while True:
-                first: dict[str, float] = {}
-                for time, _, key in observer.epochs:
-                    if time > since and key in orphans:
-                        first.setdefault(key, time)
-                if len(first) == len(orphans):
-                    return max(first.values())
-                await asyncio.sleep(0.05)
+        async def all_taken() -> float | None:
+            first: dict[str, float] = {}
+            for time, _, key in observer.epochs:
+                if time > since and key in orphans:
+                    first.setdefault(key, time)
+            return max(first.values()) if len(first) == len(orphans) else None
 
         try:
-            last = await asyncio.wait_for(all_taken(), _TAKEOVER_GIVEN_UP)
-        except TimeoutError:
+            last = await eventually(all_taken, within=_TAKEOVER_GIVEN_UP, every=0.05)
+        except AssertionError:
             self.notes.append(f"{kind}: sessions without a runner {_TAKEOVER_GIVEN_UP:.0f} s later")
             return
+        assert last is not None
         measured = self.handovers if orderly else self.takeovers
         measured.append(Takeover(kind, len(orphans), last - since))
         _log.info("%s: %d sessions taken over within %.1f s", kind, len(orphans), last - since)
@@ -119,14 +117,15 @@ class Scene:
         """Wait until PostgreSQL answers again."""
         await self.world.ready("postgres")
         probe = postgres_query(self.world.addresses["postgres"])
-        async with asyncio.timeout(40):
-            while True:
-                try:
-                    await probe()
-                except Exception:  # noqa: BLE001  # whatever it raises means "not yet"
-                    await asyncio.sleep(0.1)
-                else:
-                    return
+
+        async def answers() -> bool:
+            try:
+                await probe()
+            except Exception:  # noqa: BLE001  # whatever it raises means "not yet"
+                return False
+            return True
+
+        await eventually(answers, within=40, every=0.1)
 
     async def moment(self, struck: "asyncio.Future[Any]", disarm: Callable[[], None]) -> Any:
         """Wait for a strike to find its moment.

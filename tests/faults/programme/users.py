@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import inf
 from typing import Any, Final
 
 import aiohttp
@@ -18,6 +19,7 @@ import aiohttp
 from local.client import ApiError, Gateway, UserSession
 from tests.faults.programme.fold import Fold
 from tests.faults.programme.world import MAX_OPEN_TRADES
+from tests.support.eventually import eventually
 from tests.support.traders import PASSWORD
 
 BOT_STAKE: Final = Decimal("1.00")
@@ -66,9 +68,10 @@ class User:
     """What an answer alone showed to be wrong."""
 
     async def start_bot(self) -> None:
-        """Start the bot, however often the call must be repeated."""
+        """Start the bot, however often the call must be repeated; it trades at once, with real money too."""
         self.has_bot = True
-        await self.repeat("start", asset="AUDCAD-OTC", timeframe=5, duration_seconds=5, max_trades=self.max_trades)
+        terms = {"asset": "AUDCAD-OTC", "timeframe": 5, "duration_seconds": 5, "evidence_gate": "off"}
+        await self.repeat("start", **terms, max_trades=self.max_trades)
 
     async def repeat(self, path: str, **fields: Any) -> dict[str, Any]:
         """POST until there is an answer.
@@ -77,18 +80,20 @@ class User:
             ApiError: It was refused for a reason that time does not heal.
             TimeoutError: No answer in time.
         """
+
+        async def answered() -> dict[str, Any]:
+            answer: dict[str, Any] = {}
+            try:
+                answer = await self.session.post(path, **fields)
+            except ApiError as error:
+                if error.code not in _TEMPORARY:
+                    raise
+            except (aiohttp.ClientError, TimeoutError, ValueError):
+                pass
+            return answer
+
         async with asyncio.timeout(_PATIENCE):
-            while True:
-                try:
-                    answer: dict[str, Any] = await self.session.post(path, **fields)
-                except ApiError as error:
-                    if error.code not in _TEMPORARY:
-                        raise
-                except (aiohttp.ClientError, TimeoutError, ValueError):
-                    pass
-                else:
-                    return answer
-                await asyncio.sleep(0.2)
+            return await eventually(answered, within=inf, every=0.2)
 
     async def trade(self, chance: random.Random) -> None:
         """Place one marked trade; now and then ask again for one that is there."""

@@ -7,10 +7,11 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from math import inf
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -45,6 +46,7 @@ from tests.faults.simulation.ledger import Inner, SimDatabase, SimServer, Transa
 from tests.faults.simulation.live_state import SimActivity, SimRedis, SimSignals
 from tests.faults.simulation.loop import Process, SimLoop
 from tests.faults.simulation.platform import ASSET, EPOCH, SimPlatform
+from tests.support.eventually import eventually
 from tests.support.ledgers import CREDENTIALS, a_ledger
 
 LIMITS: Final = ServiceLimits(max_open_trades=4)
@@ -223,16 +225,16 @@ class World:
         self.fate.calm()
         await asyncio.gather(*users)
         await self._stop_bot()
-        deadline = self.loop.time() + CALM
-        while self.loop.time() < deadline and self._unfinished():  # noqa: ASYNC110  # simulated time
-            await asyncio.sleep(5.0)
+        # What is not finished then, the checker tells.
+        with suppress(AssertionError):
+            await eventually(self._finished, within=CALM, every=5.0)
         for task in harm:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 self.history.unexpected.append(repr(error))
 
-    def _unfinished(self) -> bool:
+    async def _finished(self) -> bool:
         states = [state.value for state in ACTIVE]
-        return bool(self.server.inner.rows("SELECT 1 FROM trades WHERE state = ANY($1::text[]) LIMIT 1", states))
+        return not self.server.inner.rows("SELECT 1 FROM trades WHERE state = ANY($1::text[]) LIMIT 1", states)
 
     # Who lives here
 
@@ -340,9 +342,10 @@ class World:
         return await pod.desk.place(record, request)
 
     async def _living_pod(self) -> Pod:
-        while not (living := [pod for pod in self.pods if pod.process.alive]):  # noqa: ASYNC110  # simulated time
-            await asyncio.sleep(0.1)
-        return self.loop.rng.choice(living)
+        async def living() -> Sequence[Pod]:
+            return [pod for pod in self.pods if pod.process.alive]
+
+        return self.loop.rng.choice(await eventually(living, within=inf, every=0.1))
 
     # What befalls them
 
@@ -352,11 +355,12 @@ class World:
             self._started += 1
             pod = Pod(self, f"pod-{number}-{self._started}")
             self.pods.append(pod)
-            while pod.process.alive:
-                await asyncio.sleep(0.2)
-                if pod.main.done():
-                    self.history.unexpected.append(f"a replica ended: {pod.main!r}")
-                    pod.process.kill()
+            died = asyncio.Event()
+            pod.process.at_death.append(died.set)
+            await asyncio.wait({pod.main, self.loop.outside(died.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            if pod.process.alive:
+                self.history.unexpected.append(f"a replica ended: {pod.main!r}")
+                pod.process.kill()
             self.pods.remove(pod)
             await asyncio.sleep(self.fate.pause(0.5, 5.0))
 

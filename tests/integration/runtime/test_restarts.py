@@ -12,6 +12,7 @@ from tradebot.session.v1 import session_service_pb2_grpc
 from services.runtime.channel import open_channel
 from services.runtime.interceptors import was_not_processed
 from tests.support.envoy import free_port
+from tests.support.eventually import eventually
 from tests.support.session_fake import FakeSession, serving
 
 ASKED = pb.GetBalanceRequest(session_id="a")
@@ -58,11 +59,16 @@ async def test_what_is_under_way_is_answered_and_what_comes_now_goes_to_the_succ
     assert was_not_processed(refused.value)
     trailers = dict(refused.value.trailing_metadata() or ())
     assert (trailers["x-http-status"], trailers["x-not-processed"]) == ("503", "1")
+    second = asyncio.ensure_future(stub.GetBalance(ASKED, timeout=10))
+
+    async def refused_again() -> bool:
+        return len(old.refused) == 2
+
+    # Then it waits for the successor. At the very moment of a server's end gRPC itself would cancel it.
+    await eventually(refused_again)
     old.go.set()
     assert await first == ANSWER
     await stopped
-    # Not earlier: gRPC itself cancels a call that reaches a server at the very moment of its end.
-    second = asyncio.ensure_future(stub.GetBalance(ASKED, timeout=10))
     async with serving(new, port):
         assert await second == ANSWER
     assert ([call.rpc for call in old.calls], [call.rpc for call in new.calls]) == (["GetBalance"], ["GetBalance"])

@@ -17,6 +17,7 @@ from services.session.adapters.redis_client import connect
 from services.session.domain.events import LogWritten, StoredEvent
 from services.session.domain.values import CloseReason, SessionKey
 from tests.support.engines import Engine
+from tests.support.eventually import eventually
 from tests.support.ledgers import a_ledger, a_session
 from tests.support.running import running
 
@@ -179,11 +180,20 @@ async def test_redis_is_killed_again_and_again_while_readers_read(
         ledger = a_ledger(database, publish=here.publish)
         key = await a_session(ledger)
 
+        written = 0
+
         async def write() -> None:
+            nonlocal written
             for number in range(count):
                 await ledger.emit(key, event(number))
-                await asyncio.sleep(0.005)
+                written += 1
             await ledger.close_session(key, CloseReason.EXPIRED)
+
+        async def have_written(events: int) -> None:
+            async def enough() -> bool:
+                return written >= events
+
+            await eventually(enough, every=0.001)
 
         async def read(log: RedisEventLog, after: int) -> Sequence[int]:
             """Read like a client that loses its connection now and then."""
@@ -194,12 +204,12 @@ async def test_redis_is_killed_again_and_again_while_readers_read(
             return seen
 
         async def harm() -> None:
-            for _ in range(4):
-                await asyncio.sleep(0.3)
+            for strike in range(4):
+                await have_written(60 * strike + 30)
                 own_redis.kill()
                 if wipe:
                     own_redis.wipe()
-                await asyncio.sleep(0.2)
+                await have_written(60 * strike + 60)
                 await asyncio.to_thread(own_redis.start)
 
         async with running(here, there):
