@@ -25,7 +25,7 @@ from services.session.adapters.ledger.ledger import PostgresLedger
 from services.session.adapters.vault import Vault
 from services.session.domain.bot import ServiceLimits
 from services.session.domain.events import BalanceChanged, StoredEvent
-from services.session.domain.trade import BrokerOrder, Trade, TradeRequest, TradeState
+from services.session.domain.trade import BrokerOrder, Trade, TradeRequest, TradeState, order_of
 from services.session.domain.values import (
     Account,
     AccountType,
@@ -120,20 +120,8 @@ class _AtOnce:
     async def place(self, trade: Trade) -> Placed:
         self._script.before_wire = len(self._script.steps)
         now = datetime.now(UTC)
-        self.order = BrokerOrder(
-            broker_order_id=_order_id(),
-            trade_id=trade.trade_id,
-            account_type=trade.account_type,
-            balance_id=trade.balance_id,
-            asset=trade.asset,
-            instrument_type=trade.instrument_type,
-            direction=trade.direction,
-            amount=trade.amount,
-            payout_rate=0.87,
-            open_price=1.17,
-            open_time=now,
-            expiry_time=now + trade.duration,
-        )
+        booked = order_of(trade, _order_id(), now, now + trade.duration)
+        self.order = replace(booked, payout_rate=0.87, open_price=1.17)
         return Placed(self.order)
 
 

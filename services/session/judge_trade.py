@@ -11,6 +11,7 @@ the usual event; the log of this command tells that a person has decided.
 import argparse
 import asyncio
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
@@ -29,7 +30,7 @@ from services.session.adapters.ledger.work import Works
 from services.session.domain.errors import ContradictionError, TradeNotFoundError
 from services.session.domain.events import StoredEvent
 from services.session.domain.reconciliation import latest_acceptance
-from services.session.domain.trade import SETTLED, BrokerOrder, Trade, TradeState
+from services.session.domain.trade import SETTLED, Trade, TradeState, order_of
 from services.session.domain.values import SessionKey, TradeId
 
 JUDGED: Final = "JUDGED_ABSENT"
@@ -79,22 +80,9 @@ async def judge(
     order_id, outcome, profit = found
     if outcome not in SETTLED or not _fits(outcome, profit, trade.amount):
         raise ContradictionError(f"A stake of {trade.amount} cannot end as {outcome.value} with {profit}")
-    order = BrokerOrder(
-        broker_order_id=order_id,
-        trade_id=None,
-        account_type=trade.account_type,
-        balance_id=trade.balance_id,
-        asset=trade.asset,
-        instrument_type=trade.instrument_type,
-        direction=trade.direction,
-        amount=trade.amount,
-        payout_rate=trade.payout_rate,
-        open_price=trade.entry_price,
-        open_time=trade.open_time or trade.send_time or trade.create_time,
-        expiry_time=end,
-        outcome=outcome,
-        profit=profit,
-    )
+    # Without the trade's own id: a person recognised it, no connector.
+    open_time = trade.open_time or trade.send_time or trade.create_time
+    order = replace(order_of(trade, order_id, open_time, end), trade_id=None, outcome=outcome, profit=profit)
     return await ledger.opened(trade_id, order, epoch=None)
 
 

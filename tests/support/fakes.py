@@ -29,6 +29,7 @@ from services.session.domain.trade import (
     BrokerOrders,
     Trade,
     TradeState,
+    order_of,
 )
 from services.session.domain.values import (
     Account,
@@ -212,21 +213,8 @@ class FakeBroker:
 
     def order_of(self, trade: Trade, **changes: Any) -> BrokerOrder:
         now = self._clock.now()
-        order = BrokerOrder(
-            broker_order_id=str(len(self.sent) + 1000),
-            trade_id=trade.trade_id,
-            account_type=trade.account_type,
-            balance_id=trade.balance_id,
-            asset=trade.asset,
-            instrument_type=trade.instrument_type,
-            direction=trade.direction,
-            amount=trade.amount,
-            payout_rate=self.payout,
-            open_price=1.1,
-            open_time=now,
-            expiry_time=now + trade.duration,
-        )
-        return replace(order, **changes)
+        order = order_of(trade, str(len(self.sent) + 1000), now, now + trade.duration)
+        return replace(order, **{"payout_rate": self.payout, "open_price": 1.1, **changes})
 
     def happens(self, key: SessionKey, event: AccountEvent | Exception) -> None:
         """Let something happen to the account; an exception cuts the stream."""

@@ -15,7 +15,7 @@ from services.session.adapters.ledger.ledger import PostgresLedger
 from services.session.adapters.vault import Vault
 from services.session.domain.bot import ServiceLimits
 from services.session.domain.events import Event, StatusUpdate, StoredEvent
-from services.session.domain.trade import BrokerOrder, Trade, TradeRequest, TradeState
+from services.session.domain.trade import BrokerOrder, Trade, TradeRequest, TradeState, order_of
 from services.session.domain.values import (
     Account,
     AccountType,
@@ -126,21 +126,8 @@ def a_bot_request(key: SessionKey, run_id: str, signal: int = 0, **changes: Any)
 def an_order(trade: Trade, order_id: str | None = None, **changes: Any) -> BrokerOrder:
     """The broker's order for a trade, open."""
     open_time = trade.send_time or datetime.now(UTC)
-    order = BrokerOrder(
-        broker_order_id=order_id or str(uuid4().int % 10**14),
-        trade_id=trade.trade_id,
-        account_type=trade.account_type,
-        balance_id=trade.balance_id,
-        asset=trade.asset,
-        instrument_type=trade.instrument_type,
-        direction=trade.direction,
-        amount=trade.amount,
-        payout_rate=0.87,
-        open_price=1.1753,
-        open_time=open_time,
-        expiry_time=open_time + trade.duration,
-    )
-    return replace(order, **changes)
+    order = order_of(trade, order_id or str(uuid4().int % 10**14), open_time, open_time + trade.duration)
+    return replace(order, **{"payout_rate": 0.87, "open_price": 1.1753, **changes})
 
 
 def ended(order: BrokerOrder, outcome: TradeState, profit: str | None = None) -> BrokerOrder:

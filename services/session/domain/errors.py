@@ -209,7 +209,7 @@ class LimitReachedError(ServiceError):
     code = Code.RESOURCE_EXHAUSTED
 
     def __init__(self, limit: str, value: float, used: float) -> None:
-        super().__init__(f"The limit {limit} is reached", limit=limit, value=value, used=used)
+        super().__init__(f"The limit {limit} does not allow this trade", limit=limit, value=value, used=used)
 
 
 class RequestIdReusedError(ServiceError):

@@ -156,6 +156,24 @@ class BrokerOrder:
     close_time: datetime | None = None
 
 
+def order_of(trade: Trade, broker_order_id: str, open_time: datetime, expiry_time: datetime) -> BrokerOrder:
+    """Return the open order that a trade became at the broker, at the payout and price the trade has."""
+    return BrokerOrder(
+        broker_order_id=broker_order_id,
+        trade_id=trade.trade_id,
+        account_type=trade.account_type,
+        balance_id=trade.balance_id,
+        asset=trade.asset,
+        instrument_type=trade.instrument_type,
+        direction=trade.direction,
+        amount=trade.amount,
+        payout_rate=trade.payout_rate,
+        open_price=trade.entry_price,
+        open_time=open_time,
+        expiry_time=expiry_time,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerOrders:
     """The broker's own lists, read at one time."""

@@ -21,7 +21,7 @@ from services.session.domain.errors import (
     PurchaseWindowClosedError,
     TradeRefusedError,
 )
-from services.session.domain.trade import BrokerOrder, BrokerOrders, Trade, TradeState
+from services.session.domain.trade import BrokerOrder, BrokerOrders, Trade, TradeState, order_of
 from services.session.domain.values import (
     Account,
     AccountType,
@@ -72,21 +72,13 @@ class Position:
     def seen(self, as_of: datetime, trade_id: TradeId | None) -> BrokerOrder:
         """Return it as the broker shows it."""
         settled = as_of >= self.expiry_time + timedelta(seconds=1)
-        trade = self.trade
-        return BrokerOrder(
-            broker_order_id=self.number,
+        # The broker's stamps have full seconds.
+        opened, expires = (time.replace(microsecond=0) for time in (self.open_time, self.expiry_time))
+        return replace(
+            order_of(self.trade, self.number, opened, expires),
             trade_id=trade_id,
-            account_type=trade.account_type,
-            balance_id=trade.balance_id,
-            asset=trade.asset,
-            instrument_type=trade.instrument_type,
-            direction=trade.direction,
-            amount=trade.amount,
             payout_rate=PAYOUT,
             open_price=1.1,
-            # The broker's stamps have full seconds.
-            open_time=self.open_time.replace(microsecond=0),
-            expiry_time=self.expiry_time.replace(microsecond=0),
             outcome=self.outcome if settled else None,
             profit=self.profit if settled else Decimal(0),
             close_time=self.expiry_time if settled else None,
