@@ -101,7 +101,7 @@ def _fits(outcome: TradeState, profit: Decimal, amount: Decimal) -> bool:
 
 
 def _published_by_the_replicas(_key: SessionKey, _event: StoredEvent, /) -> None:
-    """Do nothing: the replicas look for events in the ledger about once a second."""
+    """Do nothing: the replicas find events in the ledger within about two seconds."""
 
 
 def _arguments() -> tuple[TradeId, tuple[str, TradeState, Decimal] | None]:

@@ -2,7 +2,8 @@
 
 After its commit an event goes to the readers in this process at once, and by a Redis stream ``events:<key>`` under the id
 ``<seq>-0`` to those in others. Redis may be wiped, trimmed or away, an event may be published late, twice or never: about
-once a second the ledger is asked where the logs of watched sessions end, and every reader fills its holes from there.
+once a second the ledger is asked where the logs of watched sessions end, and every reader fills from there what has not come
+by the next time, or at once while Redis is away.
 """
 
 import asyncio
@@ -160,7 +161,7 @@ class RedisEventLog:
         feed.readers += 1
         try:
             # What happened before anybody here listened.
-            await self._learn([key])
+            self._learn(await self._source.log_ends([key]))
             if feed.readers == 1:
                 await self._wake_reader()
             yield _Reader(key, feed, after_seq, self._missing)
@@ -181,15 +182,21 @@ class RedisEventLog:
 
     async def _check(self) -> None:
         """Ask the ledger where the watched logs end: what was never published comes to light here."""
+        before: Mapping[SessionKey, LogEnd] = {}
         while True:
             await self._clock.sleep(_CHECK_EVERY)
             keys = list(self._feeds)
+            ends: dict[SessionKey, LogEnd] = {}
             for start in range(0, len(keys), _CHECK_AT_ONCE):
                 with suppress(UnavailableError):
-                    await self._learn(keys[start : start + _CHECK_AT_ONCE])
+                    ends |= await self._source.log_ends(keys[start : start + _CHECK_AT_ONCE])
+            # What was committed just now is on its way by the stream. Every reader that is told of it would ask the ledger,
+            # the busiest sessions' all at once. What was there a look ago should have come by now.
+            self._learn(ends if self._reading.is_away else before)
+            before = ends
 
-    async def _learn(self, keys: Sequence[SessionKey]) -> None:
-        for key, end in (await self._source.log_ends(keys)).items():
+    def _learn(self, ends: Mapping[SessionKey, LogEnd]) -> None:
+        for key, end in ends.items():
             if (feed := self._feeds.get(key)) is not None:
                 feed.learn(end.last_seq, ended=end.ended)
 

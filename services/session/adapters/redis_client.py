@@ -5,14 +5,17 @@ from collections.abc import Iterable
 from typing import Final
 
 import structlog
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 SOCKET_TIMEOUT: Final = 2.0
-"""Seconds; also the longest that a caller is held up when Redis is frozen."""
+"""Seconds; a caller is held up for twice that at most when Redis is frozen: first for a connection."""
+
+_CONNECTIONS: Final = 50
+"""Two are held for good, by the reader of the streams and by the signals; a call holds one for about a millisecond."""
 
 REDIS_AWAY: Final = (RedisError, OSError)
 """What a call raises when Redis is away, still loading, full, or talks nonsense."""
@@ -41,10 +44,13 @@ def connect(url: str) -> Redis:
     """Return a client of a pool at ``redis://`` or ``unix://``; nothing is connected before the first call.
 
     The client's own retries are off: they repeat what may have been done already, and they make a call last longer than
-    its timeout.
+    its timeout. A burst waits for a connection: the pool that refuses instead looks like a Redis that is away, to the
+    heartbeat of the leases too.
     """
-    pool = ConnectionPool.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=_CONNECTIONS,
+        timeout=SOCKET_TIMEOUT,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=SOCKET_TIMEOUT,
@@ -62,6 +68,11 @@ class Presence:
     def __init__(self, what: str) -> None:
         self._what = what
         self._here = True
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last call failed."""
+        return not self._here
 
     def here(self) -> None:
         """Note a call that worked."""

@@ -1,5 +1,6 @@
 """The login breaker over a real Redis-compatible server."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -57,3 +58,9 @@ async def test_without_the_store_each_process_counts_by_itself(scripts: RedisScr
         await shared.fail("bad", "here", await grant(shared, "bad"))
     assert not (await shared.reserve("bad", "here", attempt())).granted
     await shared.succeed("good", "here", await grant(shared, "good"))
+
+
+async def test_a_burst_of_logins_is_counted_where_all_processes_see_it(scripts: RedisScripts) -> None:
+    answers = await asyncio.gather(*(scripts.run("return redis.call('INCR', KEYS[1])", ["n"], []) for _ in range(500)))
+    assert len(answers) == 500
+    assert await scripts.run("return {tonumber(redis.call('GET', KEYS[1]))}", ["n"], []) == [500]
