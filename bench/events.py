@@ -35,6 +35,7 @@ from tradebot.session.v1 import session_service_pb2_grpc
 from bench.gateway import connect
 from local.client import Gateway, UserSession
 from services.runtime.channel import open_channel
+from services.session.adapters.redis_client import connect as connect_redis
 from services.session.domain.values import session_key
 from tests.support.eventually import eventually
 from tests.support.stack import Stack, running_stack
@@ -226,7 +227,8 @@ async def main(given: argparse.Namespace) -> None:
             engines = stack.facts["postgres"], stack.facts["redis"]
             committer = await opened.enter_async_context(writer("committer", *engines))
             streams = await opened.enter_async_context(writer("stream_writer", engines[1]))
-            redis = Redis.from_url(engines[1], protocol=2)
+            # Our own client: a plain one can lose the cancellation of the reader, which would then never end.
+            redis = connect_redis(engines[1])
             opened.push_async_callback(redis.aclose)
             gateway = await opened.enter_async_context(stack.gateway())
             sessions = await connect(gateway, given.sessions)
