@@ -36,6 +36,7 @@ from services.session.use_cases.ownership import Ownership
 from services.session.use_cases.retention import keep_pruning
 from services.session.use_cases.runner import RunnerTools, SessionRunner
 from services.session.use_cases.sessions import Sessions
+from services.session.use_cases.sharing import FairShare
 from services.session.use_cases.trading import TradeDesk
 from services.session.use_cases.watching import Watching
 
@@ -145,6 +146,8 @@ async def application(
             signals=signals,
             clock=clock,
             new_runner=new_runner,
+            is_placing=desk.is_placing,
+            share=FairShare(settings.settle_time),
             jitter=random.random,
             scan_interval=settings.scan_interval,
             scan_limit=settings.scan_limit,

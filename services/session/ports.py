@@ -1,6 +1,6 @@
 """What the session's use cases need from the outside: the ledger, live state, broker, agent, vault and tokens."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -329,6 +329,10 @@ class Leases(Protocol):
         A lease of our own counts as free: asked for a session that is not run here, it was taken, or not given up, by a
         call whose answer was lost, and nobody but us can take it up again.
         """
+        ...
+
+    async def living(self) -> Collection[str]:
+        """Return the incarnations of all replicas that live, this one's among them if it does."""
         ...
 
     async def acquire(self, key: SessionKey) -> bool:

@@ -44,6 +44,8 @@ class SessionSettings(ServerSettings):
     """Seconds after which another replica takes over the sessions of one that fell silent."""
     scan_interval: float = 1.0
     """Seconds between two looks for sessions that nobody runs."""
+    settle_time: float = 15.0
+    """Seconds a new replica has to live before the others give it sessions."""
     scan_limit: int = 20_000
     """Sessions looked at in one scan; more than there are on all replicas together."""
     event_retention: timedelta = timedelta(days=7)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -71,6 +71,9 @@ class FakeLeases:
 
     async def unheld(self, keys: Sequence[SessionKey]) -> Sequence[SessionKey]:
         return [key for key in keys if key not in self.elsewhere]
+
+    async def living(self) -> Collection[str]:
+        return [self.incarnation]
 
     async def acquire(self, key: SessionKey) -> bool:
         if key in self.elsewhere:

@@ -24,6 +24,7 @@ from services.session.use_cases.login import Logins
 from services.session.use_cases.ownership import Ownership
 from services.session.use_cases.runner import RunnerTools, SessionRunner
 from services.session.use_cases.sessions import ConnectCommand, Connected, Sessions
+from services.session.use_cases.sharing import FairShare
 from services.session.use_cases.trading import TradeDesk
 from services.session.use_cases.watching import Watching
 from tests.support.clocks import ManualClock
@@ -94,6 +95,8 @@ class World:
             signals=self.signals,
             clock=self.clock,
             new_runner=self.new_runner,
+            is_placing=self.desk.is_placing,
+            share=FairShare(15.0),
             jitter=lambda: 0.5,
             scan_interval=1.0,
             scan_limit=1000,

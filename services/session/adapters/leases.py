@@ -1,6 +1,6 @@
 """Leases in Redis: one heartbeat per replica, one key per session that names its holder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ _CERTAIN: Final = 0.8
 
 _HEARTBEAT: Final = "replica:"
 _LEASE: Final = "lease:"
+_REPLICAS: Final = "replicas"
+"""Set of the names of replicas, living or lately dead."""
 
 # Both run on one node's keys; holders' heartbeats are named inside, which a Redis Cluster would not allow.
 _ACQUIRE: Final = """
@@ -120,6 +122,26 @@ class RedisLeases:
             raise UnavailableError("The live state") from error
         living = {name for name, beat in zip(names, beats, strict=True) if beat is not None}
         return [key for key, holder in zip(keys, holders, strict=True) if holder not in living]
+
+    async def living(self) -> Collection[str]:
+        """Return the incarnations of all replicas that live, this one's among them if it does.
+
+        Raises:
+            UnavailableError: Redis is away.
+        """
+        try:
+            if self._is_alive():
+                await self._redis.sadd(_REPLICAS, self._incarnation)
+            known: Collection[Any] = await self._redis.smembers(_REPLICAS)
+            names: list[str] = sorted(name.decode() for name in known)
+            beats = await self._redis.mget([_HEARTBEAT + name for name in names]) if names else []
+            living = [name for name, beat in zip(names, beats, strict=True) if beat is not None]
+            if dead := set(names).difference(living):
+                # A name never lives again. One that was only slow to begin enters itself at its next look.
+                await self._redis.srem(_REPLICAS, *dead)
+        except REDIS_AWAY as error:
+            raise UnavailableError("The live state") from error
+        return living
 
     def _is_alive(self) -> bool:
         return self._clock.monotonic() < self._held_until

@@ -1,7 +1,7 @@
 """Which sessions this process runs: takes new and orphaned ones, keeps their runners going, gives them up."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +14,7 @@ from services.runtime.errors import ServiceError
 from services.session.domain.values import SessionKey
 from services.session.ports import Leases, Ledger, Signals
 from services.session.use_cases.runner import SessionRunner
+from services.session.use_cases.sharing import FairShare
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +54,8 @@ class Ownership:
         signals: Signals,
         clock: Clock,
         new_runner: Callable[[SessionKey, Callable[[], bool]], SessionRunner],
+        is_placing: Callable[[SessionKey], bool],
+        share: FairShare,
         jitter: Callable[[], float],
         scan_interval: float,
         scan_limit: int,
@@ -62,6 +65,8 @@ class Ownership:
         self._signals = signals
         self._clock = clock
         self._new_runner = new_runner
+        self._is_placing = is_placing
+        self._share = share
         self._jitter = jitter
         self._scan_interval = scan_interval
         self._scan_limit = scan_limit
@@ -146,14 +151,29 @@ class Ownership:
     async def _scan(self) -> None:
         while not self._stopping:
             try:
-                keys = await self._ledger.sessions_to_run(self._scan_limit)
-                free = await self._leases.unheld([key for key in keys if key not in self._held])
+                await self._look_round()
             except ServiceError as error:
                 _log.warning("scan_failed", reason=error.reason)
-                free = ()
-            for start in range(0, len(free), _AT_ONCE):
-                await asyncio.gather(*(self.claim(key) for key in free[start : start + _AT_ONCE]))
             await self._clock.sleep(self._scan_interval)
+
+    async def _look_round(self) -> None:
+        """Take what nobody runs, and give away what is more than this replica's share."""
+        keys = await self._ledger.sessions_to_run(self._scan_limit)
+        free = await self._leases.unheld([key for key in keys if key not in self._held])
+        now = self._clock.monotonic()
+        self._share.look(now, await self._leases.living(), len(keys))
+        taken = self._share.to_take(now, free, len(self._held))
+        for start in range(0, len(taken), _AT_ONCE):
+            await asyncio.gather(*(self.claim(key) for key in taken[start : start + _AT_ONCE]))
+        if (count := self._share.to_give(now, len(self._held))) and not self._stopping:
+            # An order under way would have to be found again by whoever comes next.
+            await self._give_away([key for key in self._held if not self._is_placing(key)][:count])
+
+    async def _give_away(self, keys: Sequence[SessionKey]) -> None:
+        self._share.gave(keys)
+        _log.info("sessions_given_away", sessions=len(keys))
+        await self._end([self._held[key] for key in keys])
+        await asyncio.gather(*(self._release(key) for key in keys))
 
     async def _listen(self) -> None:
         while True:

@@ -19,7 +19,7 @@ from services.session.domain.errors import (
     UnavailableError,
 )
 from services.session.domain.trade import BrokerOrder, Trade, TradeRequest, TradeState
-from services.session.domain.values import TradeId
+from services.session.domain.values import SessionKey, TradeId
 from services.session.ports import AnswerLost, BrokerGateway, Ledger, Placed, SessionRecord, Signals
 from services.session.use_cases.login import Logins
 
@@ -81,12 +81,16 @@ class TradeDesk:
         self._new_id = new_id
         self._send_window = send_window
         self._patience = patience
-        self._under_way: dict[TradeId, asyncio.Task[Trade]] = {}
+        self._under_way: dict[TradeId, tuple[SessionKey, asyncio.Task[Trade]]] = {}
         self._closed = False
 
     def is_under_way(self, trade_id: TradeId) -> bool:
         """Tell whether this process is placing that trade now and will record its outcome itself."""
         return trade_id in self._under_way
+
+    def is_placing(self, key: SessionKey) -> bool:
+        """Tell whether this process is placing any trade of that session now."""
+        return any(owner == key for owner, _ in self._under_way.values())
 
     async def place(
         self,
@@ -114,7 +118,7 @@ class TradeDesk:
         trade_id = TradeId(self._new_id())
         # From here on the caller may hang up: an order that is half-way needs its end.
         task = asyncio.create_task(self._place(record, request, trade_id, epoch, may_send))
-        self._under_way[trade_id] = task
+        self._under_way[trade_id] = record.session_key, task
         task.add_done_callback(lambda done: self._forget(trade_id, done))
         return await self._outcome(record, trade_id, task)
 
@@ -133,7 +137,7 @@ class TradeDesk:
     async def drain(self, patience: float) -> None:
         """Refuse new trades and let those under way come to their recorded end."""
         self._closed = True
-        if tasks := list(self._under_way.values()):
+        if tasks := [task for _, task in self._under_way.values()]:
             _, late = await asyncio.wait(tasks, timeout=patience)
             for task in late:
                 # What is not recorded is SENDING in the ledger, and found there by whoever runs the session next.
@@ -178,7 +182,8 @@ class TradeDesk:
 
     async def _first(self, record: SessionRecord, trade: Trade) -> Trade:
         """Return the trade a key belongs to, after its outcome if it is being placed here."""
-        if task := self._under_way.get(trade.trade_id):
+        if trade.trade_id in self._under_way:
+            _, task = self._under_way[trade.trade_id]
             await asyncio.wait({task})
             return await self._ledger.trade(record.session_key, trade.trade_id) or trade
         return trade

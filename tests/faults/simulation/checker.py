@@ -88,6 +88,8 @@ def violations(world: World) -> list[str]:
     ]
     found += _uncounted(world)
     found += _past_a_gate(world)
+    if not world.is_shared_fairly():
+        found.append("I15 a session runs nowhere, or a replica more than its share")
     found += [f"unexpected {what}" for what in world.history.unexpected]
     return found
 

@@ -1,7 +1,7 @@
 """Redis and the signals of a simulated world: the commands that the production leases use, forgetful and unreliable."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TypeVar, cast
@@ -24,6 +24,7 @@ class SimRedis:
         self._loop = loop
         self._fate = fate
         self._keys: dict[str, tuple[bytes, float]] = {}
+        self._sets: dict[str, set[bytes]] = {}
 
     def client(self) -> redis.asyncio.Redis:
         """Return it as the leases take it."""
@@ -32,6 +33,7 @@ class SimRedis:
     def wipe(self) -> None:
         """Forget everything."""
         self._keys.clear()
+        self._sets.clear()
 
     def register_script(self, text: str) -> Callable[..., Awaitable[int]]:
         scripts: dict[str, Callable[..., int]] = {leases._ACQUIRE: self._acquire, leases._RELEASE: self._release}
@@ -62,6 +64,23 @@ class SimRedis:
 
     async def delete(self, name: str) -> int:
         return await self._do(lambda: int(self._keys.pop(name, None) is not None))
+
+    async def sadd(self, name: str, member: str) -> int:
+        def act() -> int:
+            self._sets.setdefault(name, set()).add(member.encode())
+            return 1
+
+        return await self._do(act)
+
+    async def smembers(self, name: str) -> Collection[bytes]:
+        return await self._do(lambda: set(self._sets.get(name, ())))
+
+    async def srem(self, name: str, *members: str) -> int:
+        def act() -> int:
+            self._sets.get(name, set()).difference_update(member.encode() for member in members)
+            return len(members)
+
+        return await self._do(act)
 
     async def mget(self, names: Sequence[str | bytes]) -> list[bytes | None]:
         plain = [name.decode() if isinstance(name, bytes) else name for name in names]

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from math import inf
+from math import ceil, inf
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -40,6 +40,7 @@ from services.session.ports import Agent, BrokerGateway, Decision, DecisionFeed
 from services.session.use_cases.login import Logins
 from services.session.use_cases.ownership import Ownership
 from services.session.use_cases.runner import RunnerTools, SessionRunner
+from services.session.use_cases.sharing import FairShare
 from services.session.use_cases.trading import TradeDesk
 from tests.faults.simulation.faults import Fate, Faults
 from tests.faults.simulation.ledger import Inner, SimDatabase, SimServer, Transaction, moves_of
@@ -57,6 +58,7 @@ FAULTY: Final = 300.0
 CALM: Final = 420.0
 """Seconds in which everything must be resolved: the last order's latest acceptance, the lists' staleness, its expiry."""
 _LEASE: Final = 2.0
+_SETTLE: Final = 3.0
 _BURSTS: Final = 0.4
 """Share of worlds in which somebody places many trades at once."""
 _GATED: Final = 0.1
@@ -162,6 +164,8 @@ class Pod:
             signals=signals,
             clock=clock,
             new_runner=lambda key, may_send: SessionRunner(key, tools, may_send),
+            is_placing=self.desk.is_placing,
+            share=FairShare(_SETTLE),
             jitter=fate.rng.random,
             scan_interval=1.0,
             scan_limit=100,
@@ -234,7 +238,13 @@ class World:
 
     async def _finished(self) -> bool:
         states = [state.value for state in ACTIVE]
-        return not self.server.inner.rows("SELECT 1 FROM trades WHERE state = ANY($1::text[]) LIMIT 1", states)
+        open_trades = self.server.inner.rows("SELECT 1 FROM trades WHERE state = ANY($1::text[]) LIMIT 1", states)
+        return not open_trades and self.is_shared_fairly()
+
+    def is_shared_fairly(self) -> bool:
+        """Tell whether every session runs, and no living replica runs more than its share."""
+        held = [len(pod.ownership) for pod in self.pods if pod.process.alive]
+        return sum(held) == len(self.keys) and max(held) <= ceil(len(self.keys) / len(held))
 
     # Who lives here
 

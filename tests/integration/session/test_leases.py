@@ -167,3 +167,22 @@ async def test_a_call_without_redis_says_so(own_redis: Engine) -> None:
             for call in (replica.acquire(a_key()), replica.release(a_key()), replica.unheld([a_key()])):
                 with pytest.raises(UnavailableError):
                     await call
+
+
+async def test_each_replica_sees_which_replicas_live(live: Redis) -> None:
+    one, other = leases(live), leases(live)
+    assert await one.living() == []
+    async with running(one):
+        await until_alive(one)
+        async with running(other):
+            await until_alive(other)
+            await other.living()  # a replica is known from its first look on
+            assert set(await one.living()) == {one.incarnation, other.incarnation}
+        assert await one.living() == [one.incarnation]
+        assert await live.scard("replicas") == 1
+        await live.flushall()
+
+        async def back() -> bool:
+            return await one.living() == [one.incarnation]
+
+        await eventually(back)

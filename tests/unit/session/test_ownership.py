@@ -8,6 +8,7 @@ from services.session.domain.errors import UnavailableError
 from services.session.domain.values import SessionKey
 from services.session.use_cases.ownership import Ownership
 from services.session.use_cases.runner import SessionRunner
+from services.session.use_cases.sharing import FairShare
 from tests.support.clocks import ManualClock
 from tests.support.fake_ledger import FakeLedger
 from tests.support.fakes import FakeLeases, FakeSignals
@@ -68,6 +69,8 @@ def an_ownership(clock: ManualClock, leases: FakeLeases, runner: FailsAtItsEnd) 
         signals=FakeSignals(),
         clock=clock,
         new_runner=new_runner,
+        is_placing=lambda key: False,
+        share=FairShare(15.0),
         jitter=lambda: 0.5,
         scan_interval=1.0,
         scan_limit=10,
