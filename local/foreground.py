@@ -91,7 +91,7 @@ def main() -> int:
         return 1
     except PortTakenError as error:
         terminal.say(f"Port {error.port} is taken{_holder(error.port)}.", "bold red")
-        terminal.say("Choose another: TRADEBOT_PORT=8001 make up")
+        terminal.say(f"Choose another: TRADEBOT_PORT={error.port + 1} make up")
         return 1
     except StartError as error:
         terminal.say(f"{error.name} {error.why}; its log {error.log} ends with:", "bold red")
