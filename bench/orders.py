@@ -1,6 +1,7 @@
 """Orders through the whole system: how fast one gets onto the wire, how many a second, and what memory does meanwhile.
 
-``python -m bench.orders [--seconds 600] [--sessions 200] [--rate 50] [--rounds 3]`` (30 s where nothing is said).
+``python -m bench.orders [--seconds 600] [--sessions 200] [--rate 50] [--rounds 3] [--full-seconds 600]`` (30 s where
+nothing is said, a third of that at full speed).
 
 * *paced*: ``--rate`` trades a second over all sessions for ``--seconds``, whatever the answers do. Intent to wire is from
   just before the caller writes its gRPC call to the session service until the simulator has read the order from its socket,
@@ -8,7 +9,7 @@
   (from the wire to the answer is mostly the simulator's own pace). Beside it, before and after: the same SQL statements on bare asyncpg at the same pace, and a bare gRPC echo.
 * *at full speed*: every session sends its next trade when the last is answered; in rounds, each directly beside the same
   statements on bare asyncpg and the echo at the same concurrency. Medians over the rounds.
-* *memory*: of each process at the start, each minute, and the end. The simulator keeps every order it ever booked.
+* *memory*: of each process during both, at the start, each minute, and the end. The simulator keeps every order it ever booked.
 
 Generator, simulator, engines and services share the machine; the load that others put on it is printed.
 """
@@ -220,28 +221,39 @@ class MemoryLog:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._began = time.monotonic()
-        self.samples: list[tuple[float, dict[str, int]]] = []
 
-    def sample(self) -> None:
-        """Look now."""
-        self.samples.append((time.monotonic() - self._began, memory(self._stack)))
+    @contextlib.asynccontextmanager
+    async def during(self, seconds: float) -> AsyncIterator[None]:
+        """Look each minute of a run of so many seconds, and print what was seen when it is over."""
+        began = time.monotonic()
+        samples: list[tuple[float, dict[str, int]]] = []
 
-    async def every(self, seconds: float) -> None:
-        """Look again and again."""
-        while True:
-            await asyncio.sleep(seconds)
-            self.sample()
+        def sample() -> None:
+            samples.append((time.monotonic() - began, memory(self._stack)))
 
-    def show(self) -> None:
+        async def look() -> None:
+            while True:
+                sample()
+                await asyncio.sleep(min(60.0, seconds / 3))
+
+        looking = asyncio.create_task(look())
+        try:
+            yield
+        finally:
+            looking.cancel()
+        sample()
+        self._show(samples)
+
+    @staticmethod
+    def _show(samples: Sequence[tuple[float, dict[str, int]]]) -> None:
         """Print all looks, and the change from the middle, when pools and caches are full, to the end."""
-        names = list(self.samples[0][1])
-        print("memory, MiB:  second " + " ".join(f"{name:>9}" for name in names))
-        for second, sizes in self.samples:
-            print(f"              {second:6.0f} " + " ".join(f"{sizes[name] / 2**20:9.1f}" for name in names))
-        middle, end = self.samples[len(self.samples) // 2][1], self.samples[-1][1]
+        names = list(samples[0][1])
+        print("  memory, MiB:  second " + " ".join(f"{name:>9}" for name in names))
+        for second, sizes in samples:
+            print(f"                {second:6.0f} " + " ".join(f"{sizes[name] / 2**20:9.1f}" for name in names))
+        middle, end = samples[len(samples) // 2][1], samples[-1][1]
         changes = " ".join(f"{100 * (end[name] / middle[name] - 1):+8.1f}%" for name in names)
-        print(f"              2nd half {changes[1:]}", flush=True)
+        print(f"                2nd half {changes[1:]}", flush=True)
 
 
 def show_stages(stages: Sequence[Sequence[float]]) -> None:
@@ -256,11 +268,8 @@ async def run_paced(orders: Orders, bare: Bare, echo: Echo, log: MemoryLog, give
     for other, name in ((bare, "bare SQL, before"), (echo, "bare gRPC echo, before")):
         await paced(other, given.rate, given.sessions, min(given.seconds, 10))
         print((await other.take()).row(name), flush=True)
-    log.sample()
-    watching = asyncio.create_task(log.every(min(60.0, given.seconds / 3)))
-    await paced(orders, given.rate, given.sessions, given.seconds)
-    watching.cancel()
-    log.sample()
+    async with log.during(given.seconds):
+        await paced(orders, given.rate, given.sessions, given.seconds)
     figures, stages = await orders.take()
     print(figures.row("tradebot"), flush=True)
     show_stages(stages)
@@ -269,15 +278,25 @@ async def run_paced(orders: Orders, bare: Bare, echo: Echo, log: MemoryLog, give
         print((await other.take()).row(name), flush=True)
 
 
-async def run_flat_out(orders: Orders, bare: Bare, echo: Echo, given: argparse.Namespace) -> None:
+def full_seconds(given: argparse.Namespace) -> float:
+    """Return how long a run at full speed is."""
+    return float(given.full_seconds or given.seconds / 3)
+
+
+async def run_flat_out(orders: Orders, bare: Bare, echo: Echo, log: MemoryLog, given: argparse.Namespace) -> None:
     """Print the part at full speed."""
     rates: dict[str, list[float]] = {"tradebot": [], "bare SQL": [], "bare gRPC echo": []}
+    seconds = full_seconds(given)
     for number in range(given.rounds):
         print(f"round {number + 1}, load {os.getloadavg()[0]:.1f}")
         for source, name in ((orders, "tradebot"), (bare, "bare SQL"), (echo, "bare gRPC echo")):
             # A trade of the sampled time may still settle: let it, so that no part pays for another.
             await asyncio.sleep(DURATION + 2 if source is bare else 0)
-            await flat_out(source, given.sessions, given.seconds / 3)
+            if source is orders:
+                async with log.during(seconds):
+                    await flat_out(orders, given.sessions, seconds)
+            else:
+                await flat_out(source, given.sessions, min(seconds, 60))
             taken = await source.take()
             figures = taken[0] if isinstance(taken, tuple) else taken
             rates[name].append(figures.rate)
@@ -311,10 +330,8 @@ async def main(given: argparse.Namespace) -> None:
             print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
             await run_paced(orders, bare, echo, log, given)
             if given.rounds:
-                print(f"at full speed, {given.sessions} sessions, {given.seconds / 3:.0f} s each")
-                await run_flat_out(orders, bare, echo, given)
-                log.sample()
-            log.show()
+                print(f"at full speed, {given.sessions} sessions, {full_seconds(given):.0f} s each")
+                await run_flat_out(orders, bare, echo, log, given)
 
 
 if __name__ == "__main__":
@@ -322,6 +339,9 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--sessions", type=int, default=200)
     parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument(
+        "--full-seconds", type=float, help="of each run at full speed; a third of --seconds if not said"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop_runner:
