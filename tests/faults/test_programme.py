@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from local.settings import CHECKOUT
+from tests.faults.page import rewrite
 from tests.faults.programme.programme import Form, run
-from tests.faults.programme.report import Run, rewrite, table
+from tests.faults.programme.report import Run, table
 from tests.faults.programme.scene import TAKEOVER_BOUND
 
 SMALL = Form(users=12, times=1, pause=0.1, trade_every=1.5)
@@ -63,4 +63,4 @@ async def test_nothing_is_lost_or_doubled_when_everything_breaks_thirty_times() 
     assert not too_slow(result)
     assert result.verdict.intents >= BIG.intents
     assert all(result.record.count(kind) >= BIG.times or kind.name in result.record.left_out for kind in result.kinds)
-    rewrite(CHECKOUT / "docs" / "reliability.md", table(result))
+    rewrite("programme", table(result))

@@ -2,18 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from typing import Final
 
 from tests.faults.programme.engine import CALM, STORM, Record
 from tests.faults.programme.judge import Verdict
 from tests.faults.programme.kinds import Kind
 from tests.faults.programme.scene import TAKEOVER_BOUND, Scene
 from tests.faults.programme.world import LEASE
-
-BEGIN: Final = "<!-- programme -->"
-END: Final = "<!-- /programme -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +58,3 @@ def table(run: Run) -> str:
 
 def _seconds(values: Sequence[float]) -> str:
     return f"{median(values):.1f} s / {values[-1]:.1f} s" if values else "none"
-
-
-def rewrite(page: Path, text: str) -> None:
-    """Put a table between the markers of a page.
-
-    Raises:
-        ValueError: The page has no markers.
-    """
-    content = page.read_text()
-    before, found, rest = content.partition(BEGIN)
-    _, also_found, after = rest.partition(END)
-    if not found or not also_found:
-        raise ValueError(f"{page} has no {BEGIN} … {END}")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
