@@ -146,7 +146,6 @@ async def application(
             signals=signals,
             clock=clock,
             new_runner=new_runner,
-            is_placing=desk.is_placing,
             share=FairShare(settings.settle_time),
             jitter=random.random,
             scan_interval=settings.scan_interval,

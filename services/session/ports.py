@@ -331,8 +331,11 @@ class Leases(Protocol):
         """
         ...
 
-    async def living(self) -> Collection[str]:
-        """Return the incarnations of all replicas that live, this one's among them if it does."""
+    async def looked(self) -> Collection[str]:
+        """Note that this replica has just looked for sessions; return the incarnations of all living ones that did lately.
+
+        One that lives and does not look (it is cut off from the ledger, or is being stopped) takes up nothing.
+        """
         ...
 
     async def acquire(self, key: SessionKey) -> bool:
@@ -341,6 +344,10 @@ class Leases(Protocol):
 
     async def release(self, key: SessionKey) -> None:
         """Give the session up if it is ours."""
+        ...
+
+    async def resign(self) -> None:
+        """Give up everything at once and for good; needs nothing of Redis to be true here."""
         ...
 
 

@@ -72,8 +72,12 @@ class FakeLeases:
     async def unheld(self, keys: Sequence[SessionKey]) -> Sequence[SessionKey]:
         return [key for key in keys if key not in self.elsewhere]
 
-    async def living(self) -> Collection[str]:
+    async def looked(self) -> Collection[str]:
         return [self.incarnation]
+
+    async def resign(self) -> None:
+        self.held.clear()
+        self.until = float("-inf")
 
     async def acquire(self, key: SessionKey) -> bool:
         if key in self.elsewhere:

@@ -68,6 +68,8 @@ class World:
             limits=self.limits,
             new_id=a_new_id,
         )
+        self.runners: dict[SessionKey, SessionRunner] = {}
+        """The last one made for each session."""
         self.ownership = self.new_ownership()
         self.sessions = Sessions(
             ledger=self.ledger,
@@ -95,7 +97,6 @@ class World:
             signals=self.signals,
             clock=self.clock,
             new_runner=self.new_runner,
-            is_placing=self.desk.is_placing,
             share=FairShare(15.0),
             jitter=lambda: 0.5,
             scan_interval=1.0,
@@ -118,7 +119,8 @@ class World:
             idle_timeout=IDLE_TIMEOUT,
             expiry_warning=EXPIRY_WARNING,
         )
-        return SessionRunner(key, tools, may_send)
+        runner = self.runners[key] = SessionRunner(key, tools, may_send)
+        return runner
 
     async def connect(self, email: str = "ann@example.com", **changes: Any) -> Connected:
         return await self.sessions.connect(a_connect(email, **changes))

@@ -19,6 +19,8 @@ _CERTAIN: Final = 0.8
 
 _HEARTBEAT: Final = "replica:"
 _LEASE: Final = "lease:"
+_LOOKED: Final = "looked:"
+"""Begins the key that says that a replica has looked for sessions within the time-to-live."""
 _REPLICAS: Final = "replicas"
 """Set of the names of replicas, living or lately dead."""
 
@@ -54,6 +56,7 @@ class RedisLeases:
         self._ttl = ttl
         self._incarnation = new_id()
         self._begun = False
+        self._resigned = False
         self._held_until = float("-inf")
         self._acquire = redis.register_script(_ACQUIRE)
         self._release = redis.register_script(_RELEASE)
@@ -71,13 +74,18 @@ class RedisLeases:
     async def run(self) -> None:
         """Keep this replica's heartbeat until cancelled, then end it, so that others need not wait."""
         try:
-            while True:
+            while not self._resigned:
                 await self._beat()
                 await self._clock.sleep(self._ttl / 3 if self._is_alive() else min(self._ttl / 3, 0.5))
         finally:
-            self._held_until = float("-inf")
-            with suppress(*REDIS_AWAY):
-                await self._redis.delete(_HEARTBEAT + self._incarnation)
+            await self.resign()
+
+    async def resign(self) -> None:
+        """Give up everything at once and for good; without Redis others have to wait for the time-to-live."""
+        self._resigned = True
+        self._held_until = float("-inf")
+        with suppress(*REDIS_AWAY):
+            await self._redis.delete(_HEARTBEAT + self._incarnation)
 
     async def acquire(self, key: SessionKey) -> bool:
         """Take the session if nobody living holds it; True if it is ours now or was already.
@@ -123,25 +131,29 @@ class RedisLeases:
         living = {name for name, beat in zip(names, beats, strict=True) if beat is not None}
         return [key for key, holder in zip(keys, holders, strict=True) if holder not in living]
 
-    async def living(self) -> Collection[str]:
-        """Return the incarnations of all replicas that live, this one's among them if it does.
+    async def looked(self) -> Collection[str]:
+        """Note that this replica has just looked for sessions; return the incarnations of all living ones that did lately.
 
         Raises:
             UnavailableError: Redis is away.
         """
+        mine = self._incarnation
         try:
             if self._is_alive():
-                await self._redis.sadd(_REPLICAS, self._incarnation)
+                await self._redis.set(_LOOKED + mine, b"1", px=int(self._ttl * 1000))
+                await self._redis.sadd(_REPLICAS, mine)
             known: Collection[Any] = await self._redis.smembers(_REPLICAS)
             names: list[str] = sorted(name.decode() for name in known)
-            beats = await self._redis.mget([_HEARTBEAT + name for name in names]) if names else []
-            living = [name for name, beat in zip(names, beats, strict=True) if beat is not None]
-            if dead := set(names).difference(living):
+            marks = [prefix + name for prefix in (_HEARTBEAT, _LOOKED) for name in names]
+            found: list[Any] = await self._redis.mget(marks) if marks else []
+            living = {name for name, beat in zip(names, found[: len(names)], strict=True) if beat is not None}
+            if dead := set(names) - living:
                 # A name never lives again. One that was only slow to begin enters itself at its next look.
                 await self._redis.srem(_REPLICAS, *dead)
         except REDIS_AWAY as error:
             raise UnavailableError("The live state") from error
-        return living
+        looking = {name for name, look in zip(names, found[len(names) :], strict=True) if look is not None}
+        return living & looking
 
     def _is_alive(self) -> bool:
         return self._clock.monotonic() < self._held_until
@@ -164,6 +176,8 @@ class RedisLeases:
             self._presence.away(error)
             return
         self._presence.here()
+        if self._resigned:
+            return
         if alive:
             self._begun = True
             self._held_until = asked + self._ttl * _CERTAIN

@@ -42,6 +42,10 @@ _PAYOUT_AGE: Final = 15.0
 """Seconds for which a payout is taken as current."""
 _MAX_LATENESS: Final = 5.0
 """Seconds after its close at which a candle is too old to trade on, or half its length if that is less."""
+_SHORT: Final = 15
+"""Seconds; a bot on shorter candles may be moved at any moment."""
+_MOVE: Final = 5.0
+"""Seconds that another replica may need to go on with a bot."""
 _RETRIES: Final = (1.0, 2.0, 5.0, 10.0)
 """Seconds between attempts to get candles and decisions again; the last one repeats."""
 _NO_BROKER: Final = (
@@ -130,6 +134,13 @@ class Bot:
         )
         self._waiting_for = ""
         self._log = structlog.get_logger(__name__).bind(session=self._key[:8], run=self._run_id[:8])
+
+    @property
+    def is_between_candles(self) -> bool:
+        """Whether no candle closes soon or has just closed; always, where candles are too short to tell."""
+        timeframe = self._settings.timeframe
+        age = self._clock.now().timestamp() % timeframe
+        return timeframe < _SHORT or self._patience < age < timeframe - _MOVE
 
     async def run(self) -> None:
         """Trade until the run is over. Ends by itself only when it stopped the bot in the ledger.

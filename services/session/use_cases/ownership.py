@@ -1,9 +1,10 @@
 """Which sessions this process runs: takes new and orphaned ones, keeps their runners going, gives them up."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -27,6 +28,8 @@ _RESTARTS: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 _HEALTHY: Final = 60.0
 """Seconds after which a runner's earlier failures are forgotten."""
 _RETRY: Final = 1.0
+_END_PATIENCE: Final = 5.0
+"""Seconds for a runner to end before it is cancelled again."""
 
 
 @dataclass(slots=True)
@@ -54,7 +57,6 @@ class Ownership:
         signals: Signals,
         clock: Clock,
         new_runner: Callable[[SessionKey, Callable[[], bool]], SessionRunner],
-        is_placing: Callable[[SessionKey], bool],
         share: FairShare,
         jitter: Callable[[], float],
         scan_interval: float,
@@ -65,14 +67,12 @@ class Ownership:
         self._signals = signals
         self._clock = clock
         self._new_runner = new_runner
-        self._is_placing = is_placing
         self._share = share
         self._jitter = jitter
         self._scan_interval = scan_interval
         self._scan_limit = scan_limit
         self._held: dict[SessionKey, _Held] = {}
         self._stopping = False
-        self._left: list[SessionKey] = []
 
     def __len__(self) -> int:
         """Return how many sessions run here."""
@@ -106,13 +106,11 @@ class Ownership:
     async def stop(self) -> None:
         """End every runner where it stands; the leases stay held until ``release``."""
         self._stopping = True
-        self._left = list(self._held)
         await self._end(list(self._held.values()))
 
     async def release(self) -> None:
-        """Give up the leases of what ``stop`` ended, so that another process can take over at once."""
-        for start in range(0, len(self._left), _AT_ONCE):
-            await asyncio.gather(*(self._release(key) for key in self._left[start : start + _AT_ONCE]))
+        """Give up all leases for good, so that other replicas can take over at once."""
+        await self._leases.resign()
 
     def _may_send(self, incarnation: str) -> bool:
         return incarnation == self._leases.incarnation and self._clock.monotonic() < self._leases.held_until()
@@ -123,10 +121,12 @@ class Ownership:
 
     @staticmethod
     async def _end(held: Iterable[_Held]) -> None:
-        tasks = [one.task for one in held]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        pending = {one.task for one in held}
+        while pending:
+            # Again after a while: a library on the way may have lost the first one.
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=_END_PATIENCE)
 
     async def _keep_running(self, key: SessionKey) -> None:
         """Run a session to its end, starting its runner anew if it fails."""
@@ -161,19 +161,23 @@ class Ownership:
         keys = await self._ledger.sessions_to_run(self._scan_limit)
         free = await self._leases.unheld([key for key in keys if key not in self._held])
         now = self._clock.monotonic()
-        self._share.look(now, await self._leases.living(), len(keys))
-        taken = self._share.to_take(now, free, len(self._held))
+        try:
+            self._share.see(now, await self._leases.looked())
+        except ServiceError as error:
+            # Only a hint. What nobody runs is taken up by the view of the last look.
+            _log.info("replicas_not_seen", reason=error.reason)
+        taken = self._share.to_take(now, free, held=len(self._held), total=len(keys))
         for start in range(0, len(taken), _AT_ONCE):
             await asyncio.gather(*(self.claim(key) for key in taken[start : start + _AT_ONCE]))
-        if (count := self._share.to_give(now, len(self._held))) and not self._stopping:
-            # An order under way would have to be found again by whoever comes next.
-            await self._give_away([key for key in self._held if not self._is_placing(key)][:count])
+        count = self._share.to_give(now, held=len(self._held), total=len(keys))
+        if count and not self._stopping:
+            moving = list(islice((item for item in self._held.items() if item[1].runner.may_move), count))
+            _log.info("sessions_given_away", sessions=len(moving))
+            await asyncio.gather(*(self._give_away(key, held) for key, held in moving))
 
-    async def _give_away(self, keys: Sequence[SessionKey]) -> None:
-        self._share.gave(keys)
-        _log.info("sessions_given_away", sessions=len(keys))
-        await self._end([self._held[key] for key in keys])
-        await asyncio.gather(*(self._release(key) for key in keys))
+    async def _give_away(self, key: SessionKey, held: _Held) -> None:
+        await self._end([held])
+        await self._release(key)
 
     async def _listen(self) -> None:
         while True:

@@ -118,6 +118,20 @@ class SessionRunner:
         self._frames: tuple[str, int] | None = None
         self._frames_task: asyncio.Task[None] | None = None
 
+    @property
+    def may_move(self) -> bool:
+        """Whether another replica can go on with the session and nothing is lost by it but a second.
+
+        Not while the broker connection is being made: what this runner knows of refused logins would be forgotten.
+        """
+        return (
+            self._connected.is_set()
+            and self._reconciled
+            and self._record.state is SessionState.ACTIVE
+            and not self._tools.desk.is_placing(self._key)
+            and (self._bot is None or self._bot.is_between_candles)
+        )
+
     def wake(self) -> None:
         """Look at the desired state now."""
         self._refresh_at = self._reconcile_at = _NOW

@@ -174,9 +174,10 @@ class TradeDesk:
             await self._stand_in_time(record, epoch)
             trade = await self._begin_send(trade, epoch)
         except ServiceError as error:
-            # Nobody but this task could have sent it. If that cannot be written now, the session's runner finds it.
+            # Nobody but this task could have sent it, whoever runs the session by now. If that cannot be written, the
+            # session's runner finds it.
             with suppress(ServiceError):
-                await self._ledger.refused(trade.trade_id, error.reason, epoch=epoch)
+                await self._ledger.refused(trade.trade_id, error.reason, epoch=None)
             raise
         return await self._send(record, trade, may_send)
 

@@ -43,7 +43,7 @@ class SimRedis:
 
         return run
 
-    async def set(self, name: str, value: bytes, *, px: int, nx: bool) -> bool:
+    async def set(self, name: str, value: bytes, *, px: int, nx: bool = False) -> bool:
         def act() -> bool:
             if nx and self._get(name) is not None:
                 return False

@@ -164,7 +164,6 @@ class Pod:
             signals=signals,
             clock=clock,
             new_runner=lambda key, may_send: SessionRunner(key, tools, may_send),
-            is_placing=self.desk.is_placing,
             share=FairShare(_SETTLE),
             jitter=fate.rng.random,
             scan_interval=1.0,

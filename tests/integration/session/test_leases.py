@@ -169,20 +169,44 @@ async def test_a_call_without_redis_says_so(own_redis: Engine) -> None:
                     await call
 
 
-async def test_each_replica_sees_which_replicas_live(live: Redis) -> None:
-    one, other = leases(live), leases(live)
-    assert await one.living() == []
+async def test_each_replica_sees_which_replicas_look_for_sessions(live: Redis) -> None:
+    one, other = leases(live, ttl=0.5), leases(live, ttl=0.5)
+    assert await one.looked() == set()
     async with running(one):
         await until_alive(one)
         async with running(other):
             await until_alive(other)
-            await other.living()  # a replica is known from its first look on
-            assert set(await one.living()) == {one.incarnation, other.incarnation}
-        assert await one.living() == [one.incarnation]
+            assert await one.looked() == {one.incarnation}
+            await other.looked()
+            assert await one.looked() == {one.incarnation, other.incarnation}
+
+            async def alone() -> bool:
+                return await one.looked() == {one.incarnation}
+
+            await eventually(alone)  # the other lives on and does not look
+            assert alive(other)
+            await other.looked()
+            assert await one.looked() == {one.incarnation, other.incarnation}
+        assert await one.looked() == {one.incarnation}
         assert await live.scard("replicas") == 1
         await live.flushall()
+        await eventually(alone)
 
-        async def back() -> bool:
-            return await one.living() == [one.incarnation]
 
-        await eventually(back)
+async def test_a_replica_that_resigns_frees_everything_at_once_and_holds_nothing_again(live: Redis) -> None:
+    one, other = leases(live, ttl=60), leases(live, ttl=60)
+    key = a_key()
+    async with running(other):
+        await until_alive(other)
+        running_one = asyncio.create_task(one.run())
+        await until_alive(one)
+        assert await one.acquire(key)
+        await one.looked()
+        await one.resign()
+        assert one.held_until() == float("-inf")
+        assert await other.unheld([key]) == [key]
+        assert await other.looked() == {other.incarnation}
+        assert not await one.acquire(key)
+        assert await other.acquire(key)
+        running_one.cancel()
+        await asyncio.wait({running_one})

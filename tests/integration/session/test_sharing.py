@@ -34,17 +34,17 @@ class Sessions:
 class Replica:
     """One ownership whose runners only say that they run."""
 
-    def __init__(self, redis: Redis, starts: Counter[SessionKey], placing: Iterable[SessionKey] = ()) -> None:
+    def __init__(self, redis: Redis, starts: Counter[SessionKey], staying: Iterable[SessionKey] = ()) -> None:
         clock = SystemClock()
         self.running: Counter[SessionKey] = Counter()
         self._starts = starts
+        self.staying = set(staying)
         self.ownership = Ownership(
             ledger=cast("Ledger", Sessions()),
             leases=RedisLeases(redis, clock=clock, new_id=lambda: f"sharing-{next(_names)}", ttl=2.0),
             signals=FakeSignals(),
             clock=clock,
             new_runner=lambda key, _: cast("SessionRunner", _Runner(key, self)),
-            is_placing=set(placing).__contains__,
             share=FairShare(0.3),
             jitter=lambda: 0.5,
             scan_interval=0.05,
@@ -67,6 +67,10 @@ class _Runner:
     def __init__(self, key: SessionKey, replica: Replica) -> None:
         self._key = key
         self._replica = replica
+
+    @property
+    def may_move(self) -> bool:
+        return self._key not in self._replica.staying
 
     async def run(self) -> None:
         self._replica.began(self._key)
@@ -109,9 +113,9 @@ async def test_a_replica_that_comes_later_gets_its_share_and_a_replica_that_leav
         await until(lambda: len(one.keys) == len(KEYS))
 
 
-async def test_a_session_whose_order_is_under_way_stays(live: Redis) -> None:
+async def test_a_session_that_may_not_move_stays(live: Redis) -> None:
     starts: Counter[SessionKey] = Counter()
-    one = Replica(live, starts, placing=KEYS[:7])
+    one = Replica(live, starts, staying=KEYS[:7])
     other = Replica(live, starts)
     async with lived(one):
         await until(lambda: len(one.keys) == len(KEYS))

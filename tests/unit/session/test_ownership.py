@@ -69,7 +69,6 @@ def an_ownership(clock: ManualClock, leases: FakeLeases, runner: FailsAtItsEnd) 
         signals=FakeSignals(),
         clock=clock,
         new_runner=new_runner,
-        is_placing=lambda key: False,
         share=FairShare(15.0),
         jitter=lambda: 0.5,
         scan_interval=1.0,

@@ -414,3 +414,57 @@ async def test_an_unavailable_broker_is_told_once(world: World) -> None:
     world.broker.happens(key, BrokerUnavailableError())
     await world.pass_time(60)
     assert world.ledger.types(key) == ["broker_connection"]
+
+
+async def test_a_session_at_rest_may_move(world: World) -> None:
+    key = await world.key()
+    await world.pass_time(2)
+    assert world.runners[key].may_move
+
+
+async def test_a_session_whose_login_is_refused_does_not_move_and_offers_it_nowhere_else(world: World) -> None:
+    key = await world.key()
+    await world.pass_time(2)
+    world.broker.refuse_login = InvalidCredentialsError()
+    world.broker.loses(key)
+    await world.pass_time(5)
+    assert not world.runners[key].may_move
+
+
+async def test_a_session_does_not_move_while_its_order_is_under_way(world: World) -> None:
+    key = await world.key()
+    await world.pass_time(2)
+    answered = asyncio.Event()
+
+    async def later(trade: Trade) -> Placed | AnswerLost:
+        await answered.wait()
+        return await world.broker.books(trade)
+
+    world.broker.answer = later
+    placing = asyncio.create_task(world.sessions.place_trade(a_manual_trade(key)))
+    await settle()
+    assert not world.runners[key].may_move
+    answered.set()
+    await placing
+    await settle()
+    assert world.runners[key].may_move
+
+
+@pytest.mark.parametrize(("seconds", "may_move"), [(0, False), (4, False), (6, True), (54, True), (56, False)], ids=str)
+async def test_a_bot_moves_between_its_candles_only(world: World, seconds: int, may_move: bool) -> None:
+    key = await world.key()
+    await world.pass_time(2)
+    await world.sessions.start_bot(key, bot_settings())
+    await world.pass_time(2)
+    await world.close_candle(key)
+    await world.pass_time(seconds)
+    assert world.runners[key].may_move is may_move
+
+
+async def test_a_bot_on_short_candles_may_move_at_any_moment(world: World) -> None:
+    key = await world.key()
+    await world.pass_time(2)
+    await world.sessions.start_bot(key, bot_settings(timeframe=5))
+    await world.pass_time(2)
+    await world.close_candle(key, 5)
+    assert world.runners[key].may_move
