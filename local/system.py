@@ -23,7 +23,7 @@ _DRAIN: Final = {
     "DRAIN_GRACE": "3",
 }
 _LOOK_AWAY: Final = {"SESSION_DRAIN_DELAY": "1.5"}
-"""Where there are several replicas, the edge has to notice that one ends; it asks every second."""
+"""Where there are several replicas, the edge has to notice that one ends: two looks, half a second apart."""
 
 
 @dataclass(frozen=True, slots=True)

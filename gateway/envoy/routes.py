@@ -157,7 +157,7 @@ def _call(binding: Binding) -> Json:
                 "retriable_headers": [{"name": "x-not-processed", "present_match": True}],
                 "num_retries": 2,
                 "retry_host_predicate": [_OTHER_HOSTS],
-                "host_selection_retry_max_attempts": "3",
+                "host_selection_retry_max_attempts": "10",
                 "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"},
             },
         },

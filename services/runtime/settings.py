@@ -15,7 +15,8 @@ class ServerSettings(BaseSettings):
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     drain_delay: float = 1.5
-    """Seconds between NOT_SERVING and the first refusal, for load balancers to look away; the edge looks every second."""
+    """Seconds between NOT_SERVING and the first refusal, for load balancers to look away; the edge needs
+    up to one second (two looks)."""
     drain_calls: float = 2.0
     """Seconds that calls under way get to end before the application is drained, which cuts them short."""
     drain_grace: float = 5.0
