@@ -35,7 +35,7 @@ from tradebot.session.v1 import session_service_pb2_grpc
 from bench.gateway import connect
 from local.client import Gateway, UserSession
 from services.runtime.channel import open_channel
-from services.session.adapters.redis_client import connect as connect_redis
+from services.runtime.redis_client import connect as connect_redis
 from services.session.domain.values import session_key
 from tests.support.eventually import eventually
 from tests.support.stack import Stack, running_stack

@@ -16,12 +16,12 @@ from typing import Any
 import uvloop
 
 from services.runtime.clock import SystemClock
+from services.runtime.redis_client import connect
 from services.session import codec
 from services.session.adapters.event_log import RedisEventLog
 from services.session.adapters.ledger.database import PostgresDatabase
 from services.session.adapters.ledger.events import EventReader
 from services.session.adapters.ledger.work import Works
-from services.session.adapters.redis_client import connect
 from services.session.domain.events import BalanceChanged, StoredEvent
 from services.session.domain.values import SessionKey
 

@@ -12,6 +12,7 @@ from tradebot.session.v1 import session_service_pb2, session_service_pb2_grpc
 from services.runtime.channel import open_channel
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.interceptors import ErrorInterceptor
+from services.runtime.redis_client import connect
 from services.session import codec
 from services.session.adapters.activity import RedisActivity
 from services.session.adapters.agent_client import GrpcAgent
@@ -20,7 +21,6 @@ from services.session.adapters.event_log import RedisEventLog
 from services.session.adapters.leases import RedisLeases
 from services.session.adapters.ledger.database import PostgresDatabase
 from services.session.adapters.ledger.ledger import PostgresLedger
-from services.session.adapters.redis_client import connect
 from services.session.adapters.signals import RedisSignals
 from services.session.adapters.tokens import JwtTokens, SigningKey
 from services.session.adapters.vault import Vault

@@ -12,7 +12,7 @@ from iqoptionapi.stable_api import IQ_Option
 from tests.interop.steps import (
     BRAND,
     HTTP,
-    WAIT_FOR_EXPIRY,
+    SETTLED,
     WS,
     clear_of_deadtime,
     control,
@@ -21,11 +21,11 @@ from tests.interop.steps import (
     ledger,
     ledger_order,
     step,
+    until,
 )
 
 EMAIL = "trader.faria@example.com"
 ASSET = "EURUSD-OTC"
-SETTLED = 120.0 if WAIT_FOR_EXPIRY else 20.0
 
 _init = library.IQOptionAPI.__init__
 _send = library.IQOptionAPI.send_http_request_v2
@@ -105,10 +105,10 @@ def _() -> object:
 
 @step("live candles", 40)
 def _() -> object:
+    began = int(time.time())
     assert client.start_candles_stream(ASSET, 1, 20) is None
-    time.sleep(4)
+    assert until(lambda: max(client.get_realtime_candles(ASSET, 1), default=0) >= began + 3, within=15)
     live = client.get_realtime_candles(ASSET, 1)
-    assert max(live) >= time.time() - 3, live
     history = {c["from"]: c for c in client.get_candles(ASSET, 1, 20, time.time())}
     both = [t for t in live if t in history and t < time.time() - 1]
     assert both
@@ -148,9 +148,7 @@ def _() -> object:
     client.subscribe_strike_list(ASSET, 5)
     _, strikes = client.get_strike_list(ASSET, 5)
     assert len(strikes) == 1
-    end = time.time() + 10
-    while not (profit := client.get_digital_current_profit(ASSET, 5)) and time.time() < end:
-        time.sleep(0.2)
+    profit = until(lambda: client.get_digital_current_profit(ASSET, 5), within=10)
     assert 86.9 < profit < 87.1, profit
     return strikes, client.get_realtime_strike_list(ASSET, 5)
 
@@ -165,12 +163,9 @@ def _() -> object:
 @step("commission changes")
 def _() -> object:
     client.subscribe_commission_changed("turbo-option")
-    time.sleep(0.3)
+    client.get_balances()  # answered on the same socket after the subscription
     control("/assets", {"asset": ASSET, "brand": BRAND, "payout": 80, "instrument_type": "turbo"})
-    end = time.time() + 5
-    while not client.get_commission_change("turbo-option")[ASSET] and time.time() < end:
-        time.sleep(0.1)
-    seen = list(client.get_commission_change("turbo-option")[ASSET].values())
+    seen = until(lambda: list(client.get_commission_change("turbo-option")[ASSET].values()))
     control("/assets", {"asset": ASSET, "brand": BRAND, "payout": 87, "instrument_type": "turbo"})
     assert seen == [20], seen
     return None
@@ -258,9 +253,8 @@ def _() -> object:
 @step("early sale of a digital option")
 def _() -> object:
     assert client.close_digital_option(digital["second"]) is True
-    end = time.time() + 5
-    while not (result := client.check_win_digital_v2(digital["second"]))[0] and time.time() < end:
-        time.sleep(0.1)
+    assert until(lambda: client.check_win_digital_v2(digital["second"])[0])
+    result = client.check_win_digital_v2(digital["second"])
     assert abs(result[1] - profit_in_ledger(digital["second"])) < 1e-9, result
     return result
 
@@ -313,8 +307,8 @@ def _() -> object:
 
 @step("result of the digital option", SETTLED)
 def _() -> object:
-    while not (result := client.check_win_digital_v2(digital["id"]))[0]:
-        time.sleep(0.1)
+    assert until(lambda: client.check_win_digital_v2(digital["id"])[0], within=SETTLED)
+    result = client.check_win_digital_v2(digital["id"])
     assert abs(result[1] - profit_in_ledger(digital["id"])) < 1e-9
     assert abs(client.check_win_digital(digital["id"], 0.1) - profit_in_ledger(digital["id"])) < 1e-9
     return result
@@ -379,10 +373,7 @@ def _() -> object:
 def _() -> object:
     before = library_state.SSID
     control("/revoke", {"brand": BRAND, "email": EMAIL})
-    end = time.time() + 5
-    while client.check_connect() and time.time() < end:
-        time.sleep(0.1)
-    assert not client.check_connect()
+    assert until(lambda: not client.check_connect())
     ok, reason = client.connect()
     assert ok is True, reason
     assert before != library_state.SSID

@@ -10,7 +10,7 @@ from iqoptionapi.api import IQOptionAPI
 from tests.interop.steps import (
     BRAND,
     HTTP,
-    WAIT_FOR_EXPIRY,
+    SETTLED,
     WS,
     clear_of_deadtime,
     control,
@@ -19,6 +19,7 @@ from tests.interop.steps import (
     ledger,
     ledger_order,
     step,
+    until,
 )
 
 EMAIL = "trader.oldest@example.com"
@@ -44,6 +45,10 @@ api = client_for(EMAIL)
 received: list[dict[str, Any]] = []
 
 
+def named(name: str) -> list[dict[str, Any]]:
+    return [message for message in received if message["name"] == name]
+
+
 @step("login", 30)
 def _() -> object:
     api.connect()
@@ -55,9 +60,7 @@ def _() -> object:
         handler(wss, message)
 
     api.websocket.on_message = noted
-    end = time.time() + 5
-    while api.profile.balance is None and time.time() < end:
-        time.sleep(0.1)
+    until(lambda: api.profile.balance is not None)
     return api.timesync.server_datetime
 
 
@@ -70,9 +73,7 @@ def _() -> object:
 @step("candles")
 def _() -> object:
     api.getcandles(ACTIVE, 60)
-    end = time.time() + 5
-    while api.candles.candles_data is None and time.time() < end:
-        time.sleep(0.1)
+    until(lambda: api.candles.candles_data is not None)
     current = api.candles.current_candle
     assert len(api.candles.candles_data) == 3
     assert current.candle_time % 60 == 0
@@ -83,9 +84,7 @@ def _() -> object:
 @step("live prices")
 def _() -> object:
     api.setactives([ACTIVE])
-    end = time.time() + 5
-    while not (charts := [m for m in received if m["name"] == "newChartData"]) and time.time() < end:
-        time.sleep(0.1)
+    charts = until(lambda: named("newChartData"))
     return charts[0]["msg"]
 
 
@@ -96,9 +95,7 @@ bought: dict[str, int] = {}
 def _() -> object:
     clear_of_deadtime()
     api.buy(7, ACTIVE, "turbo", "call")
-    end = time.time() + 5
-    while not (answers := [m for m in received if m["name"] == "buyComplete"]) and time.time() < end:
-        time.sleep(0.1)
+    answers = until(lambda: named("buyComplete"))
     assert answers[0]["msg"]["isSuccessful"] is True, answers
     bought["id"] = answers[0]["msg"]["result"]["id"]
     seen = ledger_order(EMAIL, bought["id"])
@@ -109,13 +106,12 @@ def _() -> object:
 end_trade(bought["id"])
 
 
-@step("result by listInfoData", 120.0 if WAIT_FOR_EXPIRY else 20.0)
+@step("result by listInfoData", SETTLED)
 def _() -> object:
     def results() -> list[dict[str, Any]]:
         return [m["msg"][0] for m in received if m["name"] == "listInfoData" and m["msg"][0]["game_state"] == 1]
 
-    while not (found := results()):
-        time.sleep(0.1)
+    found = until(results, within=SETTLED)
     assert found[0]["id"] == bought["id"]
     assert found[0]["win"] == ledger_order(EMAIL, bought["id"])["broker_outcome"]
     return found[0]["win"]
@@ -128,9 +124,7 @@ def _() -> object:
     received.clear()
     clear_of_deadtime()
     api.buy(2, ACTIVE, "turbo", "put")
-    end = time.time() + 5
-    while not (answers := [m for m in received if m["name"] == "buyComplete"]) and time.time() < end:
-        time.sleep(0.1)
+    answers = until(lambda: named("buyComplete"))
     order = ledger_order(EMAIL, answers[0]["msg"]["result"]["id"])
     assert order["account_type"] == "REAL"
     assert order["balance_id"] == real
@@ -142,9 +136,7 @@ def _() -> object:
     received.clear()
     clear_of_deadtime()
     api.buy(5000, ACTIVE, "turbo", "put")
-    end = time.time() + 5
-    while not (answers := [m for m in received if m["name"] == "buyComplete"]) and time.time() < end:
-        time.sleep(0.1)
+    answers = until(lambda: named("buyComplete"))
     assert answers[0]["msg"]["isSuccessful"] is False, answers
     assert ledger(EMAIL)[-1]["reason"] == "no_money"
     return answers[0]["msg"]["message"]
@@ -156,10 +148,7 @@ def _() -> object:
     again = client_for(EMAIL)
     again.profile.balance = None
     again.connect()
-    end = time.time() + 5
-    while again.profile.balance is None and time.time() < end:
-        time.sleep(0.1)
-    assert again.profile.balance is not None
+    assert until(lambda: again.profile.balance is not None)
     return None
 
 

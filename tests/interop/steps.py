@@ -20,6 +20,8 @@ BRAND = os.environ["SIMULATOR_BRAND"]
 CONTROL = os.environ["SIMULATOR_CONTROL"]
 WAIT_FOR_EXPIRY = os.environ["INTEROP_FORM"] == "full"
 """Whether trades run to their real expiry; otherwise the control endpoint settles them early."""
+SETTLED = 120.0 if WAIT_FOR_EXPIRY else 20.0
+"""Seconds within which a trade has its result."""
 
 
 def step(name: str, seconds: float = 20.0) -> Callable[[Callable[[], Any]], None]:
@@ -42,6 +44,14 @@ def step(name: str, seconds: float = 20.0) -> Callable[[Callable[[], Any]], None
         sys.stdout.flush()
 
     return run
+
+
+def until(probe: Callable[[], Any], within: float = 5.0) -> Any:
+    """Ask until the answer is true and return it; the last answer when the time is over, for the assertion that follows."""
+    end = time.monotonic() + within
+    while not (answer := probe()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return answer
 
 
 def control(path: str, body: Any = None) -> Any:
@@ -74,8 +84,7 @@ def clear_of_deadtime() -> None:
 
     The clients take the time from the last ``timeSync``, up to a second ago, and would ask for an expiry that has just gone.
     """
-    while 28.5 <= time.time() % 60 <= 31.5:
-        time.sleep(0.1)
+    until(lambda: not 28.5 <= time.time() % 60 <= 31.5)
 
 
 def finish() -> None:

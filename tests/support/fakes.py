@@ -218,6 +218,15 @@ class FakeBroker:
         self.listed.append(order)
         return Placed(order)
 
+    def answers_after(self, gate: asyncio.Event) -> None:
+        """Book every order, but only once the gate is open."""
+
+        async def slow(trade: Trade) -> Placed | AnswerLost:
+            await gate.wait()
+            return await self.books(trade)
+
+        self.answer = slow
+
     def order_of(self, trade: Trade, **changes: Any) -> BrokerOrder:
         now = self._clock.now()
         order = order_of(trade, str(len(self.sent) + 1000), now, now + trade.duration)

@@ -7,7 +7,7 @@ import structlog
 from redis.asyncio import Redis
 
 from services.runtime.clock import Clock
-from services.session.adapters.redis_client import REDIS_AWAY, Presence
+from services.session.adapters.presence import REDIS_AWAY, Presence
 from services.session.domain.errors import UnavailableError
 from services.session.domain.values import SessionKey
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
 from services.runtime.clock import Clock
-from services.session.adapters.redis_client import REDIS_AWAY, Presence
+from services.session.adapters.presence import REDIS_AWAY, Presence
 from services.session.domain.values import SessionKey
 
 _WAKE: Final = "wake"

@@ -172,7 +172,8 @@ class Ownership:
         count = self._share.to_give(now, held=len(self._held), total=len(keys))
         if count and not self._stopping:
             moving = list(islice((item for item in self._held.items() if item[1].runner.may_move), count))
-            _log.info("sessions_given_away", sessions=len(moving))
+            if moving:
+                _log.info("sessions_given_away", sessions=len(moving))
             await asyncio.gather(*(self._give_away(key, held) for key, held in moving))
 
     async def _give_away(self, key: SessionKey, held: _Held) -> None:

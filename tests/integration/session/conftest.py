@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
+from services.runtime.redis_client import connect
 from services.session.adapters.ledger.database import PostgresDatabase
 from services.session.adapters.ledger.ledger import PostgresLedger
-from services.session.adapters.redis_client import connect
 from services.session.migrate import migrate
 from tests.support.engines import Engine, postgres, redis
 from tests.support.ledgers import Published, a_ledger

@@ -9,11 +9,11 @@ import pytest
 from redis.asyncio import Redis
 
 from services.runtime.clock import SystemClock
+from services.runtime.redis_client import connect
 from services.session.adapters.event_log import RedisEventLog
 from services.session.adapters.ledger.database import PostgresDatabase
 from services.session.adapters.ledger.events import EventReader
 from services.session.adapters.ledger.ledger import PostgresLedger
-from services.session.adapters.redis_client import connect
 from services.session.domain.events import LogWritten, StoredEvent
 from services.session.domain.values import CloseReason, SessionKey
 from tests.support.engines import Engine

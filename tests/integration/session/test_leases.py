@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from services.runtime.clock import Clock, SystemClock
+from services.runtime.redis_client import connect
 from services.session.adapters.leases import RedisLeases
-from services.session.adapters.redis_client import connect
 from services.session.domain.errors import UnavailableError
 from tests.support.engines import Engine
 from tests.support.eventually import eventually
@@ -22,15 +22,21 @@ class JumpingClock(SystemClock):
     """Monotonic time that only a test moves, in one jump, as it looks to a process that was frozen."""
 
     def __init__(self) -> None:
-        self.time = 0.0
+        self._time = 0.0
+        self._jumped = asyncio.Event()
 
     def monotonic(self) -> float:
-        return self.time
+        return self._time
+
+    def jump(self, seconds: float) -> None:
+        self._time += seconds
+        self._jumped.set()
+        self._jumped = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
-        due = self.time + seconds
-        while self.time < due:  # noqa: ASYNC110  # the test just sets the time
-            await asyncio.sleep(0.01)
+        due = self._time + seconds
+        while self._time < due:
+            await self._jumped.wait()
 
 
 def leases(redis: Redis, ttl: float = 1.0, clock: Clock | None = None) -> RedisLeases:
@@ -113,7 +119,7 @@ async def test_a_replica_that_froze_comes_back_under_another_name_even_if_nobody
 
         await eventually(taken)
         before = replica.incarnation
-        clock.time += 6  # its renewal was due after one second; Redis still has the heartbeat
+        clock.jump(6)  # its renewal was due after one second; Redis still has the heartbeat
 
         async def renewed() -> bool:
             return replica.incarnation != before and replica.held_until() > clock.monotonic()

@@ -119,7 +119,7 @@ async def test_a_process_that_freezes_with_a_session_locked_is_thrown_out(mortal
         async with mortal.transaction() as connection:
             await connection.fetch(sql.LOCK_SESSION, key)
             frozen.set()
-            await asyncio.sleep(10)
+            await asyncio.Event().wait()
 
     task = asyncio.create_task(freeze())
     await frozen.wait()
@@ -180,13 +180,26 @@ async def test_the_server_is_killed_again_and_again_while_events_are_written_and
     ledger = a_ledger(mortal, publish=here.publish)
     key = await a_session(ledger)
     done = asyncio.Event()
+    written = 0
+
+    async def one_more() -> bool:
+        nonlocal written
+        try:
+            await ledger.emit(key, LogWritten("info", "x"))
+        except UnavailableError:
+            return False
+        written += 1
+        return True
 
     async def write() -> None:
         while not done.is_set():
-            try:
-                await ledger.emit(key, LogWritten("info", "x"))
-            except UnavailableError:
-                await asyncio.sleep(0.02)
+            await eventually(one_more, within=60)
+
+    async def written_on(before: int) -> None:
+        async def probe() -> bool:
+            return written >= before + 100
+
+        await eventually(probe, within=60)
 
     async def closed() -> bool:
         try:
@@ -205,7 +218,7 @@ async def test_the_server_is_killed_again_and_again_while_events_are_written_and
         readers = [asyncio.create_task(read(log)) for log in (here, there)]
         writers = [asyncio.create_task(write()) for _ in range(3)]
         for _ in range(3):
-            await asyncio.sleep(0.5)
+            await written_on(written)
             own_postgres.kill()
             await asyncio.to_thread(own_postgres.start)
         done.set()

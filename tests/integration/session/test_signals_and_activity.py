@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from redis.asyncio import Redis
 
 from services.runtime.clock import SystemClock
+from services.runtime.redis_client import connect
 from services.session.adapters.activity import RedisActivity
 from services.session.adapters.ledger.ledger import PostgresLedger
-from services.session.adapters.redis_client import connect
 from services.session.adapters.signals import RedisSignals
 from services.session.domain.values import SessionKey
 from tests.support.engines import Engine

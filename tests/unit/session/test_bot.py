@@ -327,3 +327,19 @@ async def test_a_lease_that_is_lost_between_decision_and_order_sends_nothing(wor
     assert world.broker.sent == []
     (trade,) = bot_trades(world)
     assert replace(trade).state is TradeState.REJECTED
+
+
+async def test_an_order_that_another_runner_overtook_is_given_up_at_once(world: World) -> None:
+    key = await _started(world)
+    reserve = world.ledger.reserve
+
+    async def then_moves(*args: Any, **kwargs: Any) -> tuple[Trade, bool]:
+        reserved = await reserve(*args, **kwargs)
+        await world.ledger.begin_epoch(key)
+        return reserved
+
+    world.ledger.reserve = then_moves  # type: ignore[method-assign]
+    await _signal(world, key)
+    (trade,) = bot_trades(world)
+    # Not left as an intent, which would count against the limits until somebody finds it.
+    assert (trade.state, world.broker.sent) == (TradeState.REJECTED, [])

@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+import pytest
+
 from services.session.domain.errors import UnavailableError
 from services.session.domain.values import SessionKey
+from services.session.use_cases import ownership as ownership_module
 from services.session.use_cases.ownership import Ownership
 from services.session.use_cases.runner import SessionRunner
 from services.session.use_cases.sharing import FairShare
@@ -59,7 +62,7 @@ async def test_a_runner_that_fails_while_it_is_ended_does_not_begin_anew_without
         await asyncio.gather(running, return_exceptions=True)
 
 
-def an_ownership(clock: ManualClock, leases: FakeLeases, runner: FailsAtItsEnd) -> Ownership:
+def an_ownership(clock: ManualClock, leases: FakeLeases, runner: object) -> Ownership:
     def new_runner(key: SessionKey, may_send: Callable[[], bool]) -> SessionRunner:
         return cast("SessionRunner", runner)
 
@@ -74,3 +77,32 @@ def an_ownership(clock: ManualClock, leases: FakeLeases, runner: FailsAtItsEnd) 
         scan_interval=1.0,
         scan_limit=10,
     )
+
+
+class LosesItsFirstCancellation:
+    """A runner under which a library drops a cancellation, as redis-py's writing may before Python 3.12."""
+
+    cancellations = 0
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancellations += 1
+                if self.cancellations > 1:
+                    raise
+
+    def tick(self, now: float) -> None:
+        pass
+
+
+async def test_a_runner_that_loses_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership_module, "_END_PATIENCE", 0.05)
+    clock, runner = ManualClock(), LosesItsFirstCancellation()
+    ownership = an_ownership(clock, FakeLeases(clock), runner)
+    await ownership.claim(KEY)
+    await settle()
+    async with asyncio.timeout(5):
+        await ownership.stop()
+    assert (len(ownership), runner.cancellations) == (0, 2)

@@ -435,12 +435,7 @@ async def test_a_session_does_not_move_while_its_order_is_under_way(world: World
     key = await world.key()
     await world.pass_time(2)
     answered = asyncio.Event()
-
-    async def later(trade: Trade) -> Placed | AnswerLost:
-        await answered.wait()
-        return await world.broker.books(trade)
-
-    world.broker.answer = later
+    world.broker.answers_after(answered)
     placing = asyncio.create_task(world.sessions.place_trade(a_manual_trade(key)))
     await settle()
     assert not world.runners[key].may_move

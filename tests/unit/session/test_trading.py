@@ -61,12 +61,7 @@ async def test_the_same_request_id_never_places_a_second_trade(world: World) -> 
 async def test_a_repeat_while_the_first_is_under_way_waits_for_its_outcome(world: World) -> None:
     key = await world.key()
     gate = asyncio.Event()
-
-    async def slow(trade: Trade) -> Placed | AnswerLost:
-        await gate.wait()
-        return await world.broker.books(trade)
-
-    world.broker.answer = slow
+    world.broker.answers_after(gate)
     request = a_manual_trade(key, idempotency_key="click-1")
     first = asyncio.create_task(world.sessions.place_trade(request))
     await settle()
@@ -154,12 +149,7 @@ async def test_a_broker_service_without_the_connection_is_not_asked_for_ever(wor
 async def test_a_caller_who_hangs_up_does_not_lose_the_order(world: World) -> None:
     key = await world.key()
     gate = asyncio.Event()
-
-    async def slow(trade: Trade) -> Placed | AnswerLost:
-        await gate.wait()
-        return await world.broker.books(trade)
-
-    world.broker.answer = slow
+    world.broker.answers_after(gate)
     caller = asyncio.create_task(world.sessions.place_trade(a_manual_trade(key)))
     await settle()
     caller.cancel()
@@ -310,12 +300,7 @@ async def test_a_broker_that_stays_away_refuses_the_trade_unsent(world: World) -
 async def test_drain_waits_for_orders_under_way_and_takes_no_new_ones(world: World) -> None:
     key = await world.key()
     gate = asyncio.Event()
-
-    async def slow(trade: Trade) -> Placed | AnswerLost:
-        await gate.wait()
-        return await world.broker.books(trade)
-
-    world.broker.answer = slow
+    world.broker.answers_after(gate)
     caller = asyncio.create_task(world.sessions.place_trade(a_manual_trade(key)))
     await settle()
     draining = asyncio.create_task(world.desk.drain(5))
