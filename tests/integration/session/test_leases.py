@@ -10,6 +10,7 @@ from services.runtime.clock import Clock, SystemClock
 from services.runtime.redis_client import connect
 from services.session.adapters.leases import RedisLeases
 from services.session.domain.errors import UnavailableError
+from services.session.domain.values import SessionKey
 from tests.support.engines import Engine
 from tests.support.eventually import eventually
 from tests.support.ledgers import a_key
@@ -39,7 +40,7 @@ class JumpingClock(SystemClock):
             await self._jumped.wait()
 
 
-def leases(redis: Redis, ttl: float = 1.0, clock: Clock | None = None) -> RedisLeases:
+def leases(redis: Redis, ttl: float = 60.0, clock: Clock | None = None) -> RedisLeases:
     return RedisLeases(redis, clock=clock or SystemClock(), new_id=lambda: f"r{next(_names)}", ttl=ttl)
 
 
@@ -52,6 +53,13 @@ async def until_alive(replica: RedisLeases) -> None:
         return alive(replica)
 
     await eventually(probe)
+
+
+async def until_taken(replica: RedisLeases, key: SessionKey, within: float = 10) -> None:
+    async def probe() -> bool:
+        return await replica.acquire(key)
+
+    await eventually(probe, within=within)
 
 
 async def test_a_session_has_one_holder_and_goes_free_when_it_is_released(live: Redis) -> None:
@@ -91,35 +99,23 @@ async def test_a_replica_that_stops_frees_its_sessions_at_once(live: Redis) -> N
 
 async def test_a_replica_that_dies_frees_its_sessions_after_the_time_to_live(live: Redis) -> None:
     clock = JumpingClock()
-    dead, other = leases(live, ttl=0.3, clock=clock), leases(live)
+    dead, other = leases(live, ttl=1.5, clock=clock), leases(live)
     key = a_key()
     async with running(dead, other):  # the dead one's clock stands still: it never renews
         await until_alive(other)
-
-        async def taken() -> bool:
-            return await dead.acquire(key)
-
-        await eventually(taken)
+        await until_taken(dead, key)
         assert not await other.acquire(key)
-
-        async def freed() -> bool:
-            return await other.acquire(key)
-
-        await eventually(freed, within=3)
+        await until_taken(other, key)
 
 
 async def test_a_replica_that_froze_comes_back_under_another_name_even_if_nobody_took_over(live: Redis) -> None:
     clock = JumpingClock()
-    replica = leases(live, ttl=3.0, clock=clock)
+    replica = leases(live, ttl=30, clock=clock)
     key = a_key()
     async with running(replica):
-
-        async def taken() -> bool:
-            return await replica.acquire(key)
-
-        await eventually(taken)
+        await until_taken(replica, key)
         before = replica.incarnation
-        clock.jump(6)  # its renewal was due after one second; Redis still has the heartbeat
+        clock.jump(60)  # its renewal was due after ten seconds; Redis still has the heartbeat
 
         async def renewed() -> bool:
             return replica.incarnation != before and replica.held_until() > clock.monotonic()
@@ -129,12 +125,10 @@ async def test_a_replica_that_froze_comes_back_under_another_name_even_if_nobody
 
 
 async def test_a_wiped_redis_ends_the_incarnation(live: Redis) -> None:
-    one, other = leases(live), leases(live)
+    one, other = leases(live, ttl=1.0), leases(live, ttl=1.0)
     key = a_key()
     async with running(one, other):
-        await until_alive(one)
-        await until_alive(other)
-        assert await one.acquire(key)
+        await until_taken(one, key)
         before = one.incarnation
         await live.flushall()
 
@@ -142,8 +136,7 @@ async def test_a_wiped_redis_ends_the_incarnation(live: Redis) -> None:
             return one.incarnation != before
 
         await eventually(renamed)
-        await until_alive(other)
-        assert await other.acquire(key) or await one.acquire(key)
+        await until_taken(other, key)  # once it, too, has noticed and begun anew
 
 
 async def test_without_redis_the_hold_runs_out_and_nothing_can_be_taken(own_redis: Engine) -> None:
@@ -151,17 +144,16 @@ async def test_without_redis_the_hold_runs_out_and_nothing_can_be_taken(own_redi
         replica = leases(client, ttl=0.6)
         async with running(replica):
             await until_alive(replica)
+            before = replica.incarnation
             own_redis.kill()
 
             async def over() -> bool:
                 return not alive(replica)
 
-            await eventually(over, within=2)
-            before = replica.incarnation
+            await eventually(over)
             own_redis.start()
-            await until_alive(replica)
-            assert replica.incarnation != before or alive(replica)
-            assert await replica.acquire(a_key())
+            await until_taken(replica, a_key())
+            assert replica.incarnation != before
 
 
 async def test_a_call_without_redis_says_so(own_redis: Engine) -> None:
@@ -176,7 +168,7 @@ async def test_a_call_without_redis_says_so(own_redis: Engine) -> None:
 
 
 async def test_each_replica_sees_which_replicas_look_for_sessions(live: Redis) -> None:
-    one, other = leases(live, ttl=0.5), leases(live, ttl=0.5)
+    one, other = leases(live), leases(live)
     assert await one.looked() == set()
     async with running(one):
         await until_alive(one)
@@ -185,18 +177,28 @@ async def test_each_replica_sees_which_replicas_look_for_sessions(live: Redis) -
             assert await one.looked() == {one.incarnation}
             await other.looked()
             assert await one.looked() == {one.incarnation, other.incarnation}
-
-            async def alone() -> bool:
-                return await one.looked() == {one.incarnation}
-
-            await eventually(alone)  # the other lives on and does not look
+            mark = f"looked:{other.incarnation}"
+            assert 0 < await live.pttl(mark) <= 60_000
+            await live.delete(mark)  # as when that time is over: the other lives on and does not look
+            assert await one.looked() == {one.incarnation}
             assert alive(other)
             await other.looked()
             assert await one.looked() == {one.incarnation, other.incarnation}
         assert await one.looked() == {one.incarnation}
         assert await live.scard("replicas") == 1
+
+
+async def test_a_wiped_redis_forgets_who_looked_until_they_look_again(live: Redis) -> None:
+    replica = leases(live, ttl=1.0)
+    async with running(replica):
+        await until_alive(replica)
+
+        async def seen() -> bool:
+            return await replica.looked() == {replica.incarnation}
+
+        await eventually(seen)
         await live.flushall()
-        await eventually(alone)
+        await eventually(seen)
 
 
 async def test_a_replica_that_resigns_frees_everything_at_once_and_holds_nothing_again(live: Redis) -> None:
