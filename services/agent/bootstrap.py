@@ -31,6 +31,10 @@ class AgentApplication:
         """Add the servicer."""
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(self._servicer, server)
 
+    def is_ready(self) -> bool:
+        """Return True: it needs nobody else."""
+        return True
+
     async def drain(self) -> None:
         """End the streams."""
         await self._servicer.drain()

@@ -48,6 +48,10 @@ class BrokerApplication:
             BrokerServicer(self._connections, self._clock), server
         )
 
+    def is_ready(self) -> bool:
+        """Return True: whether a platform answers is told per connection."""
+        return True
+
     async def drain(self) -> None:
         """Wait for the orders under way, then close all connections; their streams end with it."""
         await self._connections.drain(self._drain_patience)

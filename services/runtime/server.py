@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 import grpc
 import structlog
@@ -19,6 +19,9 @@ from services.runtime.settings import ServerSettings
 
 _log = structlog.get_logger(__name__)
 
+_HEALTH_INTERVAL: Final = 0.5
+"""Seconds between two looks whether the application is ready."""
+
 
 class Application(Protocol):
     """What a service's bootstrap builds: its servicers and how it comes to rest."""
@@ -30,6 +33,10 @@ class Application(Protocol):
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers to the server."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Return whether calls should come here rather than to another replica; asked twice a second."""
         ...
 
     async def drain(self) -> None:
@@ -63,6 +70,7 @@ class Server:
             ),
         )
         self._health = health.aio.HealthServicer()
+        self._telling: asyncio.Task[None] | None = None
         self.port = 0
         """The port that was bound."""
 
@@ -78,8 +86,8 @@ class Server:
         reflection.enable_server_reflection(names, self._server)
         self.port = self._server.add_insecure_port(f"{self._settings.host}:{self._settings.port}")
         await self._server.start()
-        for name in ("", *self._application.service_names):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._tell_health()
+        self._telling = asyncio.create_task(self._keep_telling())
         _log.info("serving", host=self._settings.host, port=self.port)
 
     async def stop(self) -> None:
@@ -87,12 +95,25 @@ class Server:
 
         What is refused is refused before anything was done for it, and says so: whoever asked may ask another replica.
         """
+        if self._telling is not None:
+            self._telling.cancel()
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.drain_delay)
         await self._application.interceptor.refuse_new(self._settings.drain_calls)
         await self._application.drain()
         await self._server.stop(self._settings.drain_grace)
         _log.info("stopped")
+
+    async def _tell_health(self) -> None:
+        ready = self._application.is_ready()
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._application.service_names):
+            await self._health.set(name, status)
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await asyncio.sleep(_HEALTH_INTERVAL)
+            await self._tell_health()
 
 
 async def _serve(bootstrap: Bootstrap, settings: ServerSettings) -> None:

@@ -62,6 +62,10 @@ class SessionApplication:
         """Add the servicer."""
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(self._servicer, server)
 
+    def is_ready(self) -> bool:
+        """Return False while another replica reaches the ledger and this one does not."""
+        return not self._ownership.is_cut_off
+
     async def drain(self) -> None:
         """Come to rest so that another replica can go on at once.
 

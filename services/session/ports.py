@@ -338,6 +338,10 @@ class Leases(Protocol):
         """
         ...
 
+    async def looking(self) -> Collection[str]:
+        """Return what ``looked`` returns without noting anything: how others do while this replica cannot look."""
+        ...
+
     async def acquire(self, key: SessionKey) -> bool:
         """Take the session if nobody living holds it; True if it is ours now or was already."""
         ...

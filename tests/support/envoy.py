@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import yaml
 
 from gateway.envoy.config import render
 from gateway.envoy.settings import GatewaySettings
@@ -78,3 +79,20 @@ async def running_envoy(directory: Path, *, session: int, bridge: int = 1, **set
         if process.returncode is None:
             process.terminate()
         await process.wait()
+
+
+async def healthy_replicas(run: Path) -> int:
+    """Return how many replicas of the session service the health checks of a system's Envoy find healthy.
+
+    Args:
+        run: Where its rendered configuration is.
+    """
+    config = yaml.safe_load((run / "envoy.yaml").read_text())
+    port = config["admin"]["address"]["socket_address"]["port_value"]
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"http://127.0.0.1:{port}/clusters", params={"format": "json"}) as answer,
+    ):
+        clusters = (await answer.json())["cluster_statuses"]
+    hosts = next(cluster["host_statuses"] for cluster in clusters if cluster["name"] == "session")
+    return sum(not host["health_status"].get("failed_active_health_check") for host in hosts)

@@ -75,6 +75,9 @@ class FakeLeases:
     async def looked(self) -> Collection[str]:
         return [self.incarnation]
 
+    async def looking(self) -> Collection[str]:
+        return [self.incarnation]
+
     async def resign(self) -> None:
         self.held.clear()
         self.until = float("-inf")

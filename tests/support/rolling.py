@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import aiohttp
 import psutil
-import yaml
 
 from local.client import ApiError
 from local.probes import Probe, gateway_answers, grpc_health
+from tests.support.envoy import healthy_replicas
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.traders import Trader, trading
@@ -106,7 +106,11 @@ async def roll(stack: Stack, name: str) -> float:
 
     await eventually(serves, within=60, every=0.1)
     if name.startswith("session"):
-        await eventually(lambda: _edge_sees_all(stack), within=30, every=0.1)
+
+        async def edge_sees_all() -> bool:
+            return await healthy_replicas(stack.system.data / "run") == 2
+
+        await eventually(edge_sees_all, within=30, every=0.1)
     return time.monotonic() - began
 
 
@@ -116,19 +120,6 @@ def _probe(stack: Stack, name: str) -> Probe:
     service = name.partition("-")[0].upper()
     environment = psutil.Process(stack.facts["pids"][name]).environ()
     return grpc_health(f"127.0.0.1:{environment[f'{service}_PORT']}")
-
-
-async def _edge_sees_all(stack: Stack) -> bool:
-    """Whether Envoy's own health checks find every replica of the session service healthy."""
-    config = yaml.safe_load((stack.system.data / "run" / "envoy.yaml").read_text())
-    port = config["admin"]["address"]["socket_address"]["port_value"]
-    async with (
-        aiohttp.ClientSession() as http,
-        http.get(f"http://127.0.0.1:{port}/clusters", params={"format": "json"}) as answer,
-    ):
-        clusters = (await answer.json())["cluster_statuses"]
-    hosts = next(cluster["host_statuses"] for cluster in clusters if cluster["name"] == "session")
-    return len(hosts) == 2 and all(not host["health_status"].get("failed_active_health_check") for host in hosts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class FakeSession:
         self.open_streams: dict[str, int] = defaultdict(int)
         self._outage = asyncio.Event()
         self.down = False
+        self.ready = True
+        """Whether it wants to be called."""
         self.skip: int | None = None
         """A seq that the stream leaves out once, as a broken service would."""
         for method in session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].methods:
@@ -171,6 +173,9 @@ class _Application:
     def register(self, server: grpc.aio.Server) -> None:
         # Not a subclass of the servicer: the rpcs are attributes, made from the descriptor.
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(cast("Any", self._fake), server)
+
+    def is_ready(self) -> bool:
+        return self._fake.ready
 
     async def drain(self) -> None:
         self._fake.break_streams()

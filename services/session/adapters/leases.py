@@ -138,10 +138,21 @@ class RedisLeases:
             UnavailableError: Redis is away.
         """
         mine = self._incarnation
-        try:
-            if self._is_alive():
+        if self._is_alive():
+            try:
                 await self._redis.set(_LOOKED + mine, b"1", px=int(self._ttl * 1000))
                 await self._redis.sadd(_REPLICAS, mine)
+            except REDIS_AWAY as error:
+                raise UnavailableError("The live state") from error
+        return await self.looking()
+
+    async def looking(self) -> Collection[str]:
+        """Return the incarnations of all living replicas that looked for sessions within the time-to-live.
+
+        Raises:
+            UnavailableError: Redis is away.
+        """
+        try:
             known: Collection[Any] = await self._redis.smembers(_REPLICAS)
             names: list[str] = sorted(name.decode() for name in known)
             marks = [prefix + name for prefix in (_HEARTBEAT, _LOOKED) for name in names]

@@ -73,10 +73,16 @@ class Ownership:
         self._scan_limit = scan_limit
         self._held: dict[SessionKey, _Held] = {}
         self._stopping = False
+        self._cut_off = False
 
     def __len__(self) -> int:
         """Return how many sessions run here."""
         return len(self._held)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether this replica cannot reach the ledger while another one can: whoever calls should call that one."""
+        return self._cut_off
 
     async def run(self) -> None:
         """Take and run sessions until cancelled."""
@@ -154,11 +160,15 @@ class Ownership:
                 await self._look_round()
             except ServiceError as error:
                 _log.warning("scan_failed", reason=error.reason)
+                await self._stand_back()
             await self._clock.sleep(self._scan_interval)
 
     async def _look_round(self) -> None:
         """Take what nobody runs, and give away what is more than this replica's share."""
         keys = await self._ledger.sessions_to_run(self._scan_limit)
+        if self._cut_off:
+            _log.info("ledger_reached_again")
+        self._cut_off = False
         free = await self._leases.unheld([key for key in keys if key not in self._held])
         now = self._clock.monotonic()
         try:
@@ -175,6 +185,25 @@ class Ownership:
             if moving:
                 _log.info("sessions_given_away", sessions=len(moving))
             await asyncio.gather(*(self._give_away(key, held) for key, held in moving))
+
+    async def _stand_back(self) -> None:
+        """Let everything go if this replica has not looked for the leases' time-to-live and another one has.
+
+        It has its leases and can run nothing; the other can. While nobody reaches the ledger all stays where it is.
+        """
+        try:
+            looking = await self._leases.looking()
+        except ServiceError:
+            return
+        if not looking or self._leases.incarnation in looking or self._stopping:
+            return
+        if not self._cut_off:
+            _log.warning("cut_off_from_ledger", sessions=len(self._held))
+        self._cut_off = True
+        held = list(self._held.items())
+        await self._end(one for _, one in held)
+        for start in range(0, len(held), _AT_ONCE):
+            await asyncio.gather(*(self._release(key) for key, _ in held[start : start + _AT_ONCE]))
 
     async def _give_away(self, key: SessionKey, held: _Held) -> None:
         await self._end([held])

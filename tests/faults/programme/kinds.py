@@ -3,8 +3,8 @@
 import asyncio
 import resource
 import signal
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ async def kill_session(scene: Scene) -> None:
     async with scene.ledger_engines:
         replica, since = scene.busiest(), scene.now()
         await scene.down(replica, signal.SIGKILL)
-        await scene.taken_over("session killed", replica, since)
+        await scene.taken_over("session killed", replica, since, scene.takeovers)
 
 
 async def end_session(scene: Scene) -> None:
@@ -55,7 +55,7 @@ async def end_session(scene: Scene) -> None:
     async with scene.ledger_engines:
         replica, since = scene.either(), scene.now()
         await scene.down(replica, signal.SIGTERM)
-        await scene.taken_over("session ended", replica, since, orderly=True)
+        await scene.taken_over("session ended", replica, since, scene.handovers)
 
 
 async def kill_session_before(scene: Scene) -> None:
@@ -72,7 +72,7 @@ async def kill_session_before(scene: Scene) -> None:
         scene.world.observer.strike_after_mark(replica, strike)
         since = await scene.moment(struck, partial(scene.world.observer.disarm, replica))
         await scene.world.back(replica, before)
-        await scene.taken_over("session killed before the write", replica, since)
+        await scene.taken_over("session killed before the write", replica, since, scene.takeovers)
 
 
 async def kill_session_after(scene: Scene) -> None:
@@ -92,7 +92,7 @@ async def kill_session_after(scene: Scene) -> None:
         scene.world.orders.strike_next(strike)
         replica, before, since = await scene.moment(struck, partial(scene.world.orders.disarm, strike))
         await scene.world.back(replica, before)
-        await scene.taken_over("session killed after the write", replica, since)
+        await scene.taken_over("session killed after the write", replica, since, scene.takeovers)
 
 
 async def freeze_session(scene: Scene) -> None:
@@ -105,7 +105,7 @@ async def freeze_session(scene: Scene) -> None:
         if pid is None or not scene.world.send(replica, signal.SIGSTOP):
             raise MissedError
         try:
-            await scene.taken_over("session frozen", replica, since)
+            await scene.taken_over("session frozen", replica, since, scene.takeovers)
             await asyncio.sleep(max(0.0, LEASE * scene.chance.uniform(1.1, 2.0) - (scene.now() - since)))
             read = log.stat().st_size
         finally:
@@ -137,6 +137,26 @@ async def silence_ledger(scene: Scene) -> None:
         await asyncio.sleep(scene.chance.uniform(1.0, 4.0))
         if scene.chance.random() < 0.5:
             proxy.cut()
+
+
+@asynccontextmanager
+async def isolated(scene: Scene, replica: str, mode: Mode) -> AsyncIterator[None]:
+    """Let a replica alone not reach PostgreSQL; begins when another one has its sessions."""
+    since, proxy = scene.now(), scene.world.ledgers[replica]
+    with _mode(proxy.set, mode):
+        if mode is Mode.REFUSE:
+            proxy.cut()
+        await scene.taken_over("session cut off from PostgreSQL", replica, since, scene.cut_offs)
+        yield
+
+
+async def isolate_session(scene: Scene) -> None:
+    """The way of one replica to PostgreSQL is refused, or silent, until another one has its sessions."""
+    async with (
+        scene.ledger_engines,
+        isolated(scene, scene.busiest(), scene.chance.choice((Mode.REFUSE, Mode.BLACK_HOLE))),
+    ):
+        pass
 
 
 async def swallow_commit(scene: Scene) -> None:
@@ -267,6 +287,7 @@ KINDS: Final = (
     Kind("session to PostgreSQL cut", cut_ledger, "runners"),
     Kind("session to PostgreSQL delayed", delay_ledger, "runners"),
     Kind("session to PostgreSQL half-open", silence_ledger, "runners"),
+    Kind("session cut off from PostgreSQL", isolate_session, "runners"),
     Kind("COMMIT done, answer lost", swallow_commit, "runners"),
     Kind("broker SIGKILL", partial(down, name="broker", number=signal.SIGKILL), "rest", loses=True),
     Kind("broker SIGTERM (drain)", partial(down, name="broker", number=signal.SIGTERM), "rest"),

@@ -29,6 +29,7 @@ def table(run: Run) -> str:
     verdict, record = run.verdict, run.record
     takeovers = sorted(takeover.seconds for takeover in run.scene.takeovers)
     handovers = sorted(handover.seconds for handover in run.scene.handovers)
+    cut_offs = sorted(cut_off.seconds for cut_off in run.scene.cut_offs)
     times = sorted(verdict.resolutions)
     scale = f"{run.users} sessions, two session replicas, a lease of {LEASE:.0f} s"
     lines = [
@@ -45,6 +46,7 @@ def table(run: Run) -> str:
         f"| of these beyond the bound of undisturbed lists, all by the next calm | {verdict.beyond_bound:,} |",
         f"| takeovers measured; median / longest (bound {TAKEOVER_BOUND:.0f} s) | {len(takeovers)}; {_seconds(takeovers)} |",
         f"| orderly handovers, with the drain before them; median / longest | {len(handovers)}; {_seconds(handovers)} |",
+        f"| from replicas cut off from PostgreSQL alone; median / longest | {len(cut_offs)}; {_seconds(cut_offs)} |",
         f"| runners begun / sessions that woken replicas let go of | {verdict.epochs:,} / {run.scene.stood_down:,} |",
         f"| events folded by clients / their reconnects | {verdict.events:,} / {verdict.reconnects:,} |",
         f"| **violations** | **{len(verdict.violations)}** |",

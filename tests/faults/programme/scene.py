@@ -52,6 +52,8 @@ class Scene:
     """From replicas that were killed or frozen."""
     handovers: list[Takeover] = field(default_factory=list)
     """From replicas that were told to end: they bring their orders under way to an end first."""
+    cut_offs: list[Takeover] = field(default_factory=list)
+    """From replicas that alone could not reach PostgreSQL: they live, and stand back."""
     stood_down: int = 0
     """Sessions that woken replicas held and let go of."""
     notes: list[str] = field(default_factory=list)
@@ -74,8 +76,8 @@ class Scene:
         self.world.send(name, number)
         await self.world.back(name, deaths)
 
-    async def taken_over(self, kind: str, replica: str, since: float, *, orderly: bool = False) -> None:
-        """Wait until every session that a replica held at the loop time ``since`` has a new runner."""
+    async def taken_over(self, kind: str, replica: str, since: float, measured: list[Takeover]) -> None:
+        """Wait until every session that a replica held at the loop time ``since`` has a new runner; note how long it took."""
         observer = self.world.observer
         held = {key: name for time, name, key in observer.epochs if time <= since}
         orphans = {key for key, name in held.items() if name == replica}
@@ -95,7 +97,6 @@ class Scene:
             self.notes.append(f"{kind}: sessions without a runner {_TAKEOVER_GIVEN_UP:.0f} s later")
             return
         assert last is not None
-        measured = self.handovers if orderly else self.takeovers
         measured.append(Takeover(kind, len(orphans), last - since))
         _log.info("%s: %d sessions taken over within %.1f s", kind, len(orphans), last - since)
 

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from services.runtime.clock import SystemClock
 from services.session.adapters.leases import RedisLeases
+from services.session.domain.errors import UnavailableError
 from services.session.domain.values import SessionKey
 from services.session.ports import Ledger
 from services.session.use_cases.ownership import Ownership
@@ -27,7 +28,14 @@ _names = itertools.count()
 class Sessions:
     """The sessions that there are; stands for the ledger, of which only the list is asked."""
 
+    def __init__(self) -> None:
+        self.away = False
+        self.looks = 0
+
     async def sessions_to_run(self, limit: int) -> list[SessionKey]:
+        self.looks += 1
+        if self.away:
+            raise UnavailableError("The ledger")
         return KEYS
 
 
@@ -37,10 +45,11 @@ class Replica:
     def __init__(self, redis: Redis, starts: Counter[SessionKey], staying: Iterable[SessionKey] = ()) -> None:
         clock = SystemClock()
         self.running: Counter[SessionKey] = Counter()
+        self.ledger = Sessions()
         self._starts = starts
         self.staying = set(staying)
         self.ownership = Ownership(
-            ledger=cast("Ledger", Sessions()),
+            ledger=cast("Ledger", self.ledger),
             leases=RedisLeases(redis, clock=clock, new_id=lambda: f"sharing-{next(_names)}", ttl=2.0),
             signals=FakeSignals(),
             clock=clock,
@@ -93,6 +102,10 @@ async def lived(replica: Replica) -> AsyncIterator[None]:
             await replica.ownership.release()
 
 
+def shared_out(one: Replica, other: Replica) -> bool:
+    return sorted((len(one.keys), len(other.keys))) == [4, 5]
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async def probe() -> bool:
         return condition()
@@ -122,3 +135,38 @@ async def test_a_session_that_may_not_move_stays(live: Redis) -> None:
         async with lived(other):
             await until(lambda: other.keys == set(KEYS[7:]))
             assert one.keys == set(KEYS[:7])
+
+
+async def test_a_replica_that_alone_cannot_reach_the_ledger_leaves_its_sessions_to_the_other(live: Redis) -> None:
+    starts: Counter[SessionKey] = Counter()
+    one, other = Replica(live, starts), Replica(live, starts)
+    async with lived(one), lived(other):
+        await until(lambda: shared_out(one, other))
+        one.ledger.away = True
+        await until(lambda: len(other.keys) == len(KEYS))
+        assert not one.keys
+        assert one.ownership.is_cut_off
+        assert not other.ownership.is_cut_off
+        one.ledger.away = False
+        await until(lambda: not one.ownership.is_cut_off)
+        await until(lambda: len(one.keys) >= 4)
+        assert not one.keys & other.keys
+
+
+async def test_while_no_replica_reaches_the_ledger_every_session_stays_where_it_is(live: Redis) -> None:
+    starts: Counter[SessionKey] = Counter()
+    one, other = Replica(live, starts), Replica(live, starts)
+    async with lived(one), lived(other):
+        await until(lambda: shared_out(one, other))
+        before = dict(starts)
+        one.ledger.away = other.ledger.away = True
+
+        async def nobody_looks() -> bool:
+            return not await live.keys("looked:*")
+
+        await eventually(nobody_looks)
+        looks = one.ledger.looks, other.ledger.looks
+        await until(lambda: one.ledger.looks > looks[0] + 1 and other.ledger.looks > looks[1] + 1)
+        assert dict(starts) == before
+        assert len(one.keys) + len(other.keys) == len(KEYS)
+        assert not one.ownership.is_cut_off
