@@ -48,8 +48,21 @@ class Engine:
         if self._process.prepare is not None:
             _run(self._process.prepare)
         assert self._process.ready is not None
+        self._running = self._spawned()
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return _run(self._process.ready)
+            except Exception:  # noqa: BLE001  # whatever it raises means "not yet"
+                assert time.monotonic() < deadline, f"{self._process.name} did not start"
+                time.sleep(0.02)
+            if self._running.poll() is not None:
+                # A killed PostgreSQL's children hold its shared memory for a moment; the supervisor starts it again, too.
+                self._running = self._spawned()
+
+    def _spawned(self) -> subprocess.Popen[bytes]:
         with (self._folder / f"{self._process.name}.log").open("ab") as log:
-            self._running = subprocess.Popen(  # noqa: S603  # our own command line
+            return subprocess.Popen(  # noqa: S603  # our own command line
                 launched(self._process.argv, self._process.user, signal.SIGKILL),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -57,14 +70,6 @@ class Engine:
                 env={**os.environ, **self._process.env},
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                return _run(self._process.ready)
-            except Exception:  # noqa: BLE001  # whatever it raises means "not yet"
-                assert self._running.poll() is None, f"{self._process.name} ended while starting"
-                assert time.monotonic() < deadline, f"{self._process.name} did not start"
-                time.sleep(0.02)
 
     def kill(self) -> None:
         """End it as ``kill -9`` does."""

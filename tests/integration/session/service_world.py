@@ -153,8 +153,12 @@ class Replica:
         if not self._gone:
             self._gone = True
             await self.server.stop()
-            await self.client.close()
             await self._stack.aclose()
+
+    async def close(self) -> None:
+        """End it and its client, whose calls are cancelled: not before they have seen the end."""
+        await self.stop()
+        await self.client.close()
 
 
 class ServiceWorld:
@@ -202,7 +206,7 @@ class ServiceWorld:
 
     async def close(self) -> None:
         for replica in self._replicas:
-            await replica.stop()
+            await replica.close()
         await self.stop_broker()
 
     # The witness
