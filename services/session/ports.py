@@ -406,6 +406,10 @@ class Signals(Protocol):
         """Hand a serialized candle Event to whoever watches; returns how many replicas have a watcher. Never fails."""
         ...
 
+    async def is_watched(self, key: SessionKey) -> bool:
+        """Return whether anybody anywhere iterates over the session's candle Events. Never fails: without Redis, nobody."""
+        ...
+
     def candles(self, key: SessionKey) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Iterate over candle Events; a slow reader gets the newest only."""
         ...

@@ -115,6 +115,8 @@ class FakeSignals:
     def __init__(self) -> None:
         self.wakes: list[SessionKey] = []
         self.on_wake: Callable[[SessionKey], None] | None = None
+        self.tells_watchers = True
+        """Whether anybody learns who watches, as nobody does while Redis is away."""
         self._listeners: dict[SessionKey, list[asyncio.Queue[bytes]]] = defaultdict(list)
 
     async def run(self) -> None:
@@ -140,6 +142,9 @@ class FakeSignals:
         for queue in self._listeners[key]:
             queue.put_nowait(payload)
         return len(self._listeners[key])
+
+    async def is_watched(self, key: SessionKey) -> bool:
+        return self.tells_watchers and bool(self._listeners[key])
 
     @asynccontextmanager
     async def candles(self, key: SessionKey) -> AsyncIterator[AsyncIterator[bytes]]:

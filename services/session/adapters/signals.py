@@ -111,6 +111,16 @@ class RedisSignals:
         """Hand a serialized candle Event to whoever watches; returns how many replicas have a watcher. Never fails."""
         return await self._send(_CANDLES + key, payload)
 
+    async def is_watched(self, key: SessionKey) -> bool:
+        """Return whether anybody anywhere iterates over the session's candle Events. Never fails: without Redis, nobody."""
+        try:
+            ((_, watchers),) = await self._redis.pubsub_numsub(_CANDLES + key)
+        except REDIS_AWAY as error:
+            self._sending.away(error)
+            return False
+        self._sending.here()
+        return int(watchers) > 0
+
     @asynccontextmanager
     async def candles(self, key: SessionKey) -> AsyncIterator[AsyncIterator[bytes]]:
         """Iterate over candle Events; a slow reader gets the newest only."""

@@ -52,6 +52,8 @@ _RECONCILE_RETRY: Final = 3.0
 _RECONNECT: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds between attempts to follow the account again; the last one repeats."""
 _LOG_OUT_ATTEMPTS: Final = 10
+_FRAMES_RETRY: Final = 1.0
+"""Seconds before candles that were cut are followed again, if somebody still watches."""
 _NEVER: Final = float("inf")
 _NOW: Final = float("-inf")
 
@@ -160,6 +162,8 @@ class SessionRunner:
         self._connection = record.broker_connection
         self._balance = (record.account.balance, record.account.currency)
         self._log.info("session_taken", epoch=record.epoch)
+        # Whoever watches told the runner before this one.
+        self._watch_candles = await self._tools.signals.is_watched(self._key)
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -277,10 +281,20 @@ class SessionRunner:
             encode=tools.encode_candle,
         )
         try:
-            await frames.run(asset, timeframe)
+            while True:
+                await self._connected.wait()
+                try:
+                    await frames.run(asset, timeframe)
+                except (BrokerUnavailableError, NotConnectedError) as error:
+                    self._log.info("candle_frames_cut", reason=error.reason)
+                else:
+                    return
+                await self._clock.sleep(_FRAMES_RETRY * (0.5 + self._tools.jitter()))
+                if not await tools.signals.is_watched(self._key):
+                    return
         except ServiceError as error:
-            # Whoever still watches asks again.
-            self._log.info("candle_frames_cut", reason=error.reason)
+            # What time alone does not heal. Whoever still watches asks again.
+            self._log.info("candle_frames_refused", reason=error.reason)
 
     async def _reconcile(self) -> None:
         self._reconcile_at = _NEVER

@@ -127,7 +127,7 @@ class Watching:
                     if tick in done:
                         touched = await self._touch(key, touched)
                         if quiet:
-                            # No candle for a while: the session may have moved to a runner that was never told.
+                            # No candle for a while: the session may have moved to a runner that never heard of us.
                             await self._signals.wake(key)
                         quiet = True
                         tick = asyncio.create_task(self._clock.sleep(_TOUCH_EVERY))

@@ -149,6 +149,9 @@ class SimSignals:
     async def publish_candle(self, key: SessionKey, payload: bytes) -> int:
         return 0
 
+    async def is_watched(self, key: SessionKey) -> bool:
+        return False
+
     @asynccontextmanager
     async def candles(self, key: SessionKey) -> AsyncIterator[AsyncIterator[bytes]]:
         raise NotImplementedError

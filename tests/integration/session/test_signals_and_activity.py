@@ -65,7 +65,9 @@ async def test_candles_reach_their_watchers_only_and_the_latest_wins(live: Redis
         async def watched() -> bool:
             return await here.publish_candle(key, b"1") == 1
 
+        assert not await here.is_watched(a_key())
         await eventually(watched)
+        assert await here.is_watched(key)
         await here.publish_candle(key, b"2")
 
         async def latest() -> bool:
@@ -90,6 +92,7 @@ async def test_signals_survive_a_restart_of_redis(own_redis: Engine) -> None:
             own_redis.kill()
             await here.wake(a_key())
             assert await here.publish_candle(a_key(), b"1") == 0
+            assert not await here.is_watched(a_key())
             own_redis.start()
             await hears(here, heard, a_key())
 

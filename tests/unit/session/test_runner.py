@@ -407,6 +407,36 @@ async def test_candles_are_followed_only_while_somebody_watches(world: World) ->
     assert world.broker.watchers(key) == 0
 
 
+async def test_whoever_watched_the_old_runner_sees_the_new_ones_candles(world: World) -> None:
+    key = await world.key()
+    async with world.signals.candles(key) as frames:
+        await world.ownership.stop()
+        assert world.broker.watchers(key) == 0
+        other = world.new_ownership()
+        owning = asyncio.create_task(other.run())
+        await settle()
+        assert world.broker.watchers(key) == 1
+        world.broker.quotes(key, a_candle(world.clock.now()), closed=False)
+        assert await anext(frames)
+        await other.stop()
+    owning.cancel()
+
+
+async def test_candles_that_are_cut_come_back_while_somebody_watches(world: World) -> None:
+    key = await world.key()
+    async with world.signals.candles(key) as frames:
+        await world.signals.wake(key)
+        await settle()
+        world.broker.loses(key)
+        await world.pass_time(5)
+        assert world.broker.watchers(key) == 1
+        world.broker.quotes(key, a_candle(world.clock.now()), closed=False)
+        assert await anext(frames)
+    world.broker.loses(key)
+    await world.pass_time(5)
+    assert world.broker.watchers(key) == 0
+
+
 async def test_an_unavailable_broker_is_told_once(world: World) -> None:
     key = await world.key()
     await settle()
