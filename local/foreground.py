@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import psutil
 from pydantic import ValidationError
 
+from local.bots import running_bots
 from local.folder import DataFolder, FolderInUseError, ForeignFolderError, read_run_file
 from local.leftovers import end_leftovers, record
 from local.parent import make_was_told_to_end
@@ -28,16 +29,15 @@ async def run(folder: DataFolder, system: System, terminal: Terminal) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    announced = False
+    announced = asyncio.Event()
 
     def on_spawn(pids: Mapping[str, int]) -> None:
         record(folder.run / "pids.json", pids)
-        if announced:
+        if announced.is_set():
             folder.publish(system.facts(pids))
 
     def on_ready() -> None:
-        nonlocal announced
-        announced = True
+        announced.set()
         folder.publish(system.facts(supervisor.pids))
         terminal.announce(system.gateway)
         terminal.say("Ctrl-C stops everything; data stays in the data folder", "dim")
@@ -48,11 +48,18 @@ async def run(folder: DataFolder, system: System, terminal: Terminal) -> None:
         await make_was_told_to_end()
         stop.set()
 
-    following = asyncio.create_task(follow_make())
+    async def tell_of_bots() -> None:
+        await announced.wait()
+        for account_type, bots in (await running_bots(system.addresses["postgres"])).items():
+            words = f"{bots} {account_type} bot{'s' if bots > 1 else ''} ran before: going on, unless the session has expired"
+            terminal.say(words, "bold red" if account_type == "REAL" else "")
+
+    besides = [asyncio.create_task(work()) for work in (follow_make, tell_of_bots)]
     try:
         await supervisor.run(stop, on_ready)
     finally:
-        following.cancel()
+        for task in besides:
+            task.cancel()
 
 
 def main() -> int:

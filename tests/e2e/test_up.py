@@ -105,7 +105,8 @@ async def test_a_stop_leaves_no_process_and_a_new_start_finds_sessions_and_trade
                 await again.post("stop")
                 assert all(trade["status"] != "unknown" for trade in await Trader(again, feed).settled())
         system.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(system.wait, 15) == 0
+        _, words = await asyncio.to_thread(system.communicate, timeout=15)
+        assert (system.returncode, "1 REAL bot ran before" in words) == (0, True)
 
 
 async def test_nothing_survives_a_kill_of_the_supervisor_and_the_next_start_works(data: Path, port: int) -> None:
