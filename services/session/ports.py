@@ -338,8 +338,11 @@ class Leases(Protocol):
         """
         ...
 
-    async def looking(self) -> Collection[str]:
-        """Return what ``looked`` returns without noting anything: how others do while this replica cannot look."""
+    async def left_behind(self) -> bool:
+        """Return whether this replica has not looked for sessions for the time-to-live, and another has within half of it.
+
+        Half: what stops all of them stops them at about the same time, and leaves nobody behind.
+        """
         ...
 
     async def acquire(self, key: SessionKey) -> bool:

@@ -75,8 +75,8 @@ class FakeLeases:
     async def looked(self) -> Collection[str]:
         return [self.incarnation]
 
-    async def looking(self) -> Collection[str]:
-        return [self.incarnation]
+    async def left_behind(self) -> bool:
+        return False
 
     async def resign(self) -> None:
         self.held.clear()

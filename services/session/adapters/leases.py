@@ -54,10 +54,12 @@ class RedisLeases:
         self._clock = clock
         self._new_id = new_id
         self._ttl = ttl
+        self._milliseconds = int(ttl * 1000)
         self._incarnation = new_id()
         self._begun = False
         self._resigned = False
         self._held_until = float("-inf")
+        self._looked_at = float("-inf")
         self._acquire = redis.register_script(_ACQUIRE)
         self._release = redis.register_script(_RELEASE)
         self._presence = Presence("leases")
@@ -138,33 +140,45 @@ class RedisLeases:
             UnavailableError: Redis is away.
         """
         mine = self._incarnation
+        self._looked_at = self._clock.monotonic()
         if self._is_alive():
             try:
-                await self._redis.set(_LOOKED + mine, b"1", px=int(self._ttl * 1000))
+                await self._redis.set(_LOOKED + mine, b"1", px=self._milliseconds)
                 await self._redis.sadd(_REPLICAS, mine)
             except REDIS_AWAY as error:
                 raise UnavailableError("The live state") from error
-        return await self.looking()
+        return (await self._looks()).keys()
 
-    async def looking(self) -> Collection[str]:
-        """Return the incarnations of all living replicas that looked for sessions within the time-to-live.
+    async def left_behind(self) -> bool:
+        """Return whether this replica has not looked for sessions for the time-to-live, and another has within half of it.
 
         Raises:
             UnavailableError: Redis is away.
         """
+        if self._clock.monotonic() - self._looked_at < self._ttl:
+            return False
+        looks = await self._looks()
+        looks.pop(self._incarnation, None)
+        return min(looks.values(), default=self._ttl) < self._ttl / 2
+
+    async def _looks(self) -> dict[str, float]:
+        """Return the seconds since the last look of each living replica, if that was within the time-to-live."""
         try:
             known: Collection[Any] = await self._redis.smembers(_REPLICAS)
             names: list[str] = sorted(name.decode() for name in known)
-            marks = [prefix + name for prefix in (_HEARTBEAT, _LOOKED) for name in names]
-            found: list[Any] = await self._redis.mget(marks) if marks else []
-            living = {name for name, beat in zip(names, found[: len(names)], strict=True) if beat is not None}
-            if dead := set(names) - living:
+            async with self._redis.pipeline(transaction=False) as asked:
+                for name in names:
+                    asked.exists(_HEARTBEAT + name)
+                    asked.pttl(_LOOKED + name)
+                told: list[int] = await asked.execute()
+            beats, left = dict(zip(names, told[::2], strict=True)), dict(zip(names, told[1::2], strict=True))
+            if dead := [name for name in names if not beats[name]]:
                 # A name never lives again. One that was only slow to begin enters itself at its next look.
                 await self._redis.srem(_REPLICAS, *dead)
         except REDIS_AWAY as error:
             raise UnavailableError("The live state") from error
-        looking = {name for name, look in zip(names, found[len(names) :], strict=True) if look is not None}
-        return living & looking
+        # Redis answers a negative time for a key that is gone.
+        return {name: (self._milliseconds - left[name]) / 1000 for name in names if beats[name] and left[name] >= 0}
 
     def _is_alive(self) -> bool:
         return self._clock.monotonic() < self._held_until
@@ -175,14 +189,13 @@ class RedisLeases:
             await self._begin_anew("late")
         # Measured before the call: Redis counts from when it hears of it, which is later.
         asked = self._clock.monotonic()
-        milliseconds = int(self._ttl * 1000)
         heartbeat = _HEARTBEAT + self._incarnation
         try:
             if self._begun:
                 # Only prolonged, never made again: a heartbeat that was gone may have cost us leases already.
-                alive = bool(await self._redis.pexpire(heartbeat, milliseconds))
+                alive = bool(await self._redis.pexpire(heartbeat, self._milliseconds))
             else:
-                alive = bool(await self._redis.set(heartbeat, b"1", px=milliseconds, nx=True))
+                alive = bool(await self._redis.set(heartbeat, b"1", px=self._milliseconds, nx=True))
         except REDIS_AWAY as error:
             self._presence.away(error)
             return

@@ -187,15 +187,15 @@ class Ownership:
             await asyncio.gather(*(self._give_away(key, held) for key, held in moving))
 
     async def _stand_back(self) -> None:
-        """Let everything go if this replica has not looked for the leases' time-to-live and another one has.
+        """Let everything go if this replica alone cannot look: it has its leases and can run nothing, another one can.
 
-        It has its leases and can run nothing; the other can. While nobody reaches the ledger all stays where it is.
+        While nobody reaches the ledger all stays where it is.
         """
         try:
-            looking = await self._leases.looking()
+            left_behind = await self._leases.left_behind()
         except ServiceError:
             return
-        if not looking or self._leases.incarnation in looking or self._stopping:
+        if not left_behind or self._stopping:
             return
         if not self._cut_off:
             _log.warning("cut_off_from_ledger", sessions=len(self._held))

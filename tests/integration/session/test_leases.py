@@ -188,6 +188,27 @@ async def test_each_replica_sees_which_replicas_look_for_sessions(live: Redis) -
         assert await live.scard("replicas") == 1
 
 
+async def test_a_replica_is_left_behind_when_only_others_look(live: Redis) -> None:
+    clock = JumpingClock()
+    one, other = leases(live, clock=clock), leases(live)
+    async with running(one, other):
+        await until_alive(other)
+        await until_taken(one, a_key())
+        assert not await one.left_behind()  # nobody looks
+        await one.looked()
+        await other.looked()
+        assert not await one.left_behind()
+        clock.jump(59)
+        assert not await one.left_behind()
+        clock.jump(1)
+        assert await one.left_behind()
+        assert not await other.left_behind()
+        await live.pexpire(
+            f"looked:{other.incarnation}", 20_000
+        )  # its look is 40 s old: it may have been stopped as we were
+        assert not await one.left_behind()
+
+
 async def test_a_wiped_redis_forgets_who_looked_until_they_look_again(live: Redis) -> None:
     replica = leases(live, ttl=1.0)
     async with running(replica):
