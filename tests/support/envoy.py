@@ -13,9 +13,11 @@ import yaml
 
 from gateway.envoy.config import render
 from gateway.envoy.settings import GatewaySettings
+from local.ports import PortBlock
 from tests.support.eventually import eventually
 
 BINARY = Path(sys.prefix) / "bin/envoy"
+OPTIONS = ("--concurrency", "1", "--disable-hot-restart", "--file-flush-interval-msec", "50", "-l", "warning")
 
 
 def free_port() -> int:
@@ -48,37 +50,38 @@ def write_config(directory: Path, settings: GatewaySettings) -> Path:
 @asynccontextmanager
 async def running_envoy(directory: Path, *, session: int, bridge: int = 1, **settings: object) -> AsyncIterator[Edge]:
     """Run Envoy before a session service and a bridge, given by their ports on loopback."""
-    chosen = GatewaySettings.model_validate(
-        {
-            "host": "127.0.0.1",
-            "port": free_port(),
-            "admin_port": free_port(),
-            "session_targets": f"127.0.0.1:{session}",
-            "bridge_targets": f"127.0.0.1:{bridge}",
-            **settings,
-        }
-    )
-    config = write_config(directory, chosen)
-    edge = Edge(f"http://127.0.0.1:{chosen.port}", directory / "access.log", directory / "envoy.log")
-    with edge.access_log.open("wb") as out, edge.error_log.open("wb") as err:
-        options = ("--concurrency", "1", "--disable-hot-restart", "--file-flush-interval-msec", "50", "-l", "warning")
-        process = await asyncio.create_subprocess_exec(BINARY, "-c", config, *options, stdout=out, stderr=err)
-    try:
+    with PortBlock.claim() as ports:
+        chosen = GatewaySettings.model_validate(
+            {
+                "host": "127.0.0.1",
+                "port": ports.pick(),
+                "admin_port": ports.pick(),
+                "session_targets": f"127.0.0.1:{session}",
+                "bridge_targets": f"127.0.0.1:{bridge}",
+                **settings,
+            }
+        )
+        config = write_config(directory, chosen)
+        edge = Edge(f"http://127.0.0.1:{chosen.port}", directory / "access.log", directory / "envoy.log")
+        with edge.access_log.open("wb") as out, edge.error_log.open("wb") as err:
+            process = await asyncio.create_subprocess_exec(BINARY, "-c", config, *OPTIONS, stdout=out, stderr=err)
+        try:
 
-        async def answers() -> bool:
-            assert process.returncode is None, edge.error_log.read_text()
-            try:
-                async with aiohttp.ClientSession() as http, http.get(f"{edge.url}/healthz") as answer:
-                    return answer.status == 200
-            except aiohttp.ClientError:
-                return False
+            async def answers() -> bool:
+                if process.returncode is not None:
+                    raise RuntimeError(edge.error_log.read_text())
+                try:
+                    async with aiohttp.ClientSession() as http, http.get(f"{edge.url}/healthz") as answer:
+                        return answer.status == 200
+                except aiohttp.ClientError:
+                    return False
 
-        await eventually(answers)
-        yield edge
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+            await eventually(answers, within=60)
+            yield edge
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 async def healthy_replicas(run: Path) -> int:

@@ -182,9 +182,11 @@ class _Application:
 
 
 @asynccontextmanager
-async def serving(fake: FakeSession, port: int = 0) -> AsyncIterator[int]:
+async def serving(fake: FakeSession, port: int = 0, *, drain_calls: float = 2.0) -> AsyncIterator[int]:
     """Serve a fake on loopback exactly as a service is served; gives the port."""
-    server = Server(_Application(fake), ServerSettings(port=port, drain_delay=0, drain_grace=1))
+    server = Server(
+        _Application(fake), ServerSettings(port=port, drain_delay=0, drain_calls=drain_calls, drain_grace=1)
+    )
     await server.start()
     try:
         yield server.port

@@ -176,7 +176,8 @@ async def test_tc313_a_lost_answer_is_submitted_with_what_was_sent(bench: Bench)
     assert order.broker_order_id == ""
     assert order.balance_id == booked["balance_id"]
     assert order.expiry_time.timestamp() == booked["requested_expiry"]
-    assert abs(order.open_time.timestamp() - booked["received_time"]) < 1
+    # The way may take long; what was sent is not dated after its arrival.
+    assert -1 < booked["received_time"] - order.open_time.timestamp() < 10
 
 
 async def test_tc314_disconnected_means_nothing_sent(bench: Bench) -> None:

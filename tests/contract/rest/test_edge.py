@@ -11,10 +11,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from local.ports import PortBlock
 from tests.contract.rest.conftest import Rig
 from tests.contract.rest.golden import BALANCE, CONNECTED, CREDENTIALS, GOLDEN, SESSION, STOPPED, TRADE
 from tests.support.doors import Answer, GatewayDoor
-from tests.support.envoy import free_port, running_envoy
+from tests.support.envoy import running_envoy
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -424,19 +425,20 @@ async def test_health_is_answered_without_the_services(rig: Rig) -> None:
 
 
 async def test_service_that_is_away_is_unavailable(tmp_path: Path) -> None:
-    async with (
-        running_envoy(tmp_path, session=free_port(), bridge=free_port()) as edge,
-        aiohttp.ClientSession() as http,
-    ):
-        door = GatewayDoor(http, edge.url)
-        assert (await door.send("GET", "/healthz")).status == 200
-        for method, target in (("GET", f"/api/balance?session_id={SESSION}"), ("POST", "/api/trade")):
-            refused(await door.send(method, target), 503, "UNAVAILABLE")
-        with pytest.raises(InvalidStatus) as refusal:
-            async with connect(edge.url.replace("http", "ws", 1) + f"/ws/{SESSION}"):
-                pass
-        assert refusal.value.response.status_code == 503
-        assert json.loads(refusal.value.response.body or b"")["code"] == "UNAVAILABLE"
+    with PortBlock.claim() as ports:
+        async with (
+            running_envoy(tmp_path, session=ports.pick(), bridge=ports.pick()) as edge,
+            aiohttp.ClientSession() as http,
+        ):
+            door = GatewayDoor(http, edge.url)
+            assert (await door.send("GET", "/healthz")).status == 200
+            for method, target in (("GET", f"/api/balance?session_id={SESSION}"), ("POST", "/api/trade")):
+                refused(await door.send(method, target), 503, "UNAVAILABLE")
+            with pytest.raises(InvalidStatus) as refusal:
+                async with connect(edge.url.replace("http", "ws", 1) + f"/ws/{SESSION}"):
+                    pass
+            assert refusal.value.response.status_code == 503
+            assert json.loads(refusal.value.response.body or b"")["code"] == "UNAVAILABLE"
 
 
 async def test_access_log_holds_no_session_no_query_and_no_path(rig: Rig) -> None:
@@ -473,7 +475,7 @@ async def test_websocket_passes_the_edge_with_its_close_codes(rig: Rig) -> None:
 
     async def snapshot(target: str) -> Any:
         async with connect(ws + target) as socket:
-            frame = json.loads(await asyncio.wait_for(socket.recv(), 5))
+            frame = json.loads(await asyncio.wait_for(socket.recv(), 30))
             return frame["type"], frame["session_id"]
 
     # At once, because Envoy leaves a closed connection open for a second.
@@ -481,7 +483,7 @@ async def test_websocket_passes_the_edge_with_its_close_codes(rig: Rig) -> None:
     assert set(await asyncio.gather(*map(snapshot, targets))) == {("snapshot", SESSION)}
     async with connect(f"{ws}/ws/{OTHER}") as socket:
         with pytest.raises(ConnectionClosed) as closed:
-            await asyncio.wait_for(socket.recv(), 5)
+            await asyncio.wait_for(socket.recv(), 30)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4404, "SESSION_NOT_FOUND")
 

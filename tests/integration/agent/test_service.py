@@ -40,7 +40,7 @@ async def agent(shop: ModelShop) -> AsyncIterator[Agent]:
 
 async def decide(agent: Agent, path: list[float], **changes: object) -> agent_pb2.Decision:
     request = pb.DecideRequest(context=terms(**changes), candles=candles_of(path))
-    return (await agent.stub.Decide(request, timeout=10)).decision
+    return (await agent.stub.Decide(request, timeout=60)).decision
 
 
 async def test_stream_and_window_decide_the_same(agent: Agent) -> None:
@@ -127,7 +127,7 @@ async def test_a_missing_candle_silences_stream_and_window_alike(agent: Agent) -
     await stream.end()
     candles = candles_of(path)
     del candles[HISTORY]
-    answer = await agent.stub.Decide(pb.DecideRequest(context=terms(), candles=candles), timeout=10)
+    answer = await agent.stub.Decide(pb.DecideRequest(context=terms(), candles=candles), timeout=60)
     assert answer.decision.abstain_reason == agent_pb2.ABSTAIN_REASON_STALE_OR_GAP
 
 

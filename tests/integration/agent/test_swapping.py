@@ -83,7 +83,7 @@ async def test_fifty_swaps_under_load_fail_no_call(shop: ModelShop) -> None:
         async def ask_windows() -> None:
             request = pb.DecideRequest(context=terms(), candles=candles_of(path[:HISTORY]))
             while swapping:
-                decision = (await agent.stub.Decide(request, timeout=10)).decision
+                decision = (await agent.stub.Decide(request, timeout=60)).decision
                 seen[decision.model_version] = seen.get(decision.model_version, 0) + 1
 
         async def ask_stream() -> None:

@@ -86,7 +86,7 @@ class Conversation:
         return await self.listen()
 
     async def listen(self) -> agent_pb2.Decision:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             response = await self._call.read()
         assert isinstance(response, agent_service_pb2.DecideStreamResponse), "the stream has ended"
         return response.decision

