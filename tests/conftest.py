@@ -1,6 +1,10 @@
-"""The order of the tests."""
+"""The order of the tests, and what no test may depend on: the speed of the machine."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.hookimpl(trylast=True)

@@ -39,7 +39,7 @@ from tests.support.quadcode_frames import (
 
 ACCOUNT: Final = Account(Broker.IQ, AccountType.PRACTICE, USER_ID, BALANCE_ID, Decimal(1), "USD")
 SLOW: Final = 1.0
-"""Seconds that no frame may take."""
+"""Seconds of computing that no frame may take."""
 
 
 class Spawned:
@@ -119,13 +119,13 @@ async def fuzz(frames: int, seed: int) -> FrameCounts:
         rig = Rig(http)
         try:
             for n in range(frames):
-                began = time.perf_counter()
+                began = time.process_time()
                 if n % 8 == 7:
                     _read_list(n // 8 % len(lists), mutated(lists[n // 8 % len(lists)], rng))
                 else:
                     frame = mutated(rng.choice(originals), rng)
                     rig.feed(frame)
-                assert time.perf_counter() - began < SLOW, "a frame took too long"
+                assert time.process_time() - began < SLOW, "a frame took too long"
                 if n % 1_000 == 999:
                     _drain(rig)
                     assert all(size <= 4_200 for size in rig.sizes().values()), rig.sizes()

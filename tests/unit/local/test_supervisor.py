@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from local.probes import Probe
-from local.process import Process, StartError
-from local.supervisor import Supervisor
+from local.process import _KILL_WAIT, Process, StartError
+from local.supervisor import _STOP_WITHIN, Supervisor
 from tests.support.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,7 +84,7 @@ class Running:
     async def __aenter__(self) -> "Running":
         self._task = asyncio.create_task(self.run())
         waiter = asyncio.create_task(self.ready.wait())
-        await asyncio.wait((self._task, waiter), return_when=asyncio.FIRST_COMPLETED, timeout=20)
+        await asyncio.wait((self._task, waiter), return_when=asyncio.FIRST_COMPLETED, timeout=60)
         waiter.cancel()
         assert self.ready.is_set()
         return self
@@ -188,6 +188,22 @@ async def test_a_process_deaf_to_the_stop_signal_is_killed(tmp_path: Path) -> No
     assert not psutil.pid_exists(pid)
 
 
+async def test_a_stop_that_takes_too_long_as_a_whole_ends_with_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _STOP_WITHIN + _KILL_WAIT < 15, "the promise to tools"
+    monkeypatch.setattr("local.supervisor._STOP_WITHIN", 0.2)
+    processes = [
+        a_process(tmp_path, "edge", DEAF_TO_SIGTERM, stop_within=600, needs=("service",)),
+        a_process(tmp_path, "service", DEAF_TO_SIGTERM, stop_within=600),
+    ]
+    async with Running(tmp_path, processes) as running:
+        pids = running.supervisor.pids
+    # The service's turn to be asked never came.
+    assert [event for event in running.record.events if event[0] == "stopping"] == [("stopping", "edge")]
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+
+
 async def test_a_stop_during_the_start_leaves_nothing(tmp_path: Path) -> None:
     slow = Process("service", python("import time; time.sleep(60)"), file_exists(tmp_path / "never"))
     running = Running(tmp_path, [slow])
@@ -219,7 +235,7 @@ async def test_nothing_survives_a_supervisor_that_is_killed(tmp_path: Path) -> N
     )
     try:
         assert supervisor.stdout is not None
-        child = int(await asyncio.wait_for(supervisor.stdout.readline(), 20))
+        child = int(await asyncio.wait_for(supervisor.stdout.readline(), 60))
         assert psutil.pid_exists(child)
     finally:
         supervisor.kill()
