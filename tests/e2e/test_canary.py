@@ -244,7 +244,7 @@ async def answers_again(stack: Stack, name: str, gateway: GatewayDoor) -> None:
             return (await gateway.send("POST", "/api/connect", probe)).status == 200
         return False
 
-    await eventually(served, within=40, every=0.2)
+    await eventually(served, within=60, every=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def planted() -> Planted:
     return Planted()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_no_secret_is_anywhere_after_everything_went_wrong(stack: Stack, planted: Planted) -> None:
     async with AsyncExitStack() as exits:
         gateway = GatewayDoor(await exits.enter_async_context(aiohttp.ClientSession()), stack.facts["gateway"])
@@ -302,6 +302,7 @@ def core_limit(pid: int) -> list[str]:
     return next(line.split()[4:6] for line in limits if line.startswith("Max core file size"))
 
 
+@pytest.mark.timeout(600)
 async def test_processes_leave_no_core_behind(running: Stack) -> None:
     for name, pid in running.facts["pids"].items():
         assert core_limit(pid) == ["0", "0"], name
@@ -311,6 +312,7 @@ async def test_processes_leave_no_core_behind(running: Stack) -> None:
     await running.restarted("session", old)
 
 
+@pytest.mark.timeout(600)
 async def test_the_search_finds_what_is_planted_at_each_place(running: Stack) -> None:
     places = ("log", "text", "bytes", "redis", "environ", "cmdline", "answer")
     marks = {place: f"mark/{secrets.token_hex(12)}" for place in places}
@@ -349,7 +351,7 @@ async def test_the_search_finds_what_is_planted_at_each_place(running: Stack) ->
             assert any("appendonly" in place for place in found["redis"])
             return True
 
-        await eventually(written, within=20, every=0.5)
+        await eventually(written, within=60, every=0.5)
     finally:
         sleeper.kill()
         await sleeper.wait()

@@ -36,7 +36,14 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 RPCS: Final = {method.name: method for method in pb.DESCRIPTOR.services_by_name["SessionService"].methods}
 BINDINGS: Final = bindings(DESCRIPTORS, SERVICE)
-ORDER: Final[Mapping[str, Any]] = {"asset": "EURUSD-OTC", "direction": "call", "amount": 2, "duration_seconds": 300}
+ORDER: Final[Mapping[str, Any]] = {
+    "asset": "EURUSD-OTC",
+    "direction": "call",
+    "amount": 2,
+    "instrument_type": "binary",
+    "duration": 120,
+}
+"""Long enough to be open until the last test has looked."""
 MODEL: Final = min(path.name for path in (CHECKOUT / "models").iterdir() if path.is_dir())
 
 REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {

@@ -21,6 +21,8 @@ from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.traders import PASSWORD, Trader
 
+pytestmark = pytest.mark.timeout(600)
+
 EMAIL = "trader-up@example.com"
 
 
@@ -53,7 +55,7 @@ def up(data: Path, port: int) -> subprocess.Popen[str]:
 
 async def first_line(system: subprocess.Popen[str]) -> str:
     assert system.stdout is not None
-    return await asyncio.wait_for(asyncio.to_thread(system.stdout.readline), 60)
+    return await asyncio.wait_for(asyncio.to_thread(system.stdout.readline), 120)
 
 
 def processes_of(data: Path, pids: Iterable[int]) -> list[psutil.Process]:
@@ -88,7 +90,7 @@ async def test_a_stop_leaves_no_process_and_a_new_start_finds_sessions_and_trade
                 settled = await trader.ended((await trader.trade(amount=3))["trade_id"])
                 before = await session.get("status")
         system.send_signal(signal.SIGINT)
-        assert await asyncio.to_thread(system.wait, 15) == 0
+        assert await asyncio.to_thread(system.wait, 60) == 0
     assert processes_of(data, pids) == []
     assert not (data / "run.json").exists()
 
@@ -105,7 +107,7 @@ async def test_a_stop_leaves_no_process_and_a_new_start_finds_sessions_and_trade
                 await again.post("stop")
                 assert all(trade["status"] != "unknown" for trade in await Trader(again, feed).settled())
         system.send_signal(signal.SIGTERM)
-        _, words = await asyncio.to_thread(system.communicate, timeout=15)
+        _, words = await asyncio.to_thread(system.communicate, timeout=60)
         assert (system.returncode, "1 REAL bot ran before" in words) == (0, True)
 
 
@@ -118,11 +120,11 @@ async def test_nothing_survives_a_kill_of_the_supervisor_and_the_next_start_work
     async def all_gone() -> bool:
         return not await asyncio.to_thread(processes_of, data, pids)
 
-    await eventually(all_gone, within=10, every=0.2)
+    await eventually(all_gone, within=60, every=0.2)
     with up(data, port) as system:
         assert (await first_line(system)).startswith("ready")
         system.terminate()
-        assert await asyncio.to_thread(system.wait, 15) == 0
+        assert await asyncio.to_thread(system.wait, 60) == 0
 
 
 async def test_a_second_system_on_the_same_folder_or_port_is_refused_in_words(stack: Stack, data: Path) -> None:

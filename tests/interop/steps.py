@@ -20,11 +20,11 @@ BRAND = os.environ["SIMULATOR_BRAND"]
 CONTROL = os.environ["SIMULATOR_CONTROL"]
 WAIT_FOR_EXPIRY = os.environ["INTEROP_FORM"] == "full"
 """Whether trades run to their real expiry; otherwise the control endpoint settles them early."""
-SETTLED = 120.0 if WAIT_FOR_EXPIRY else 20.0
+SETTLED = 120.0 if WAIT_FOR_EXPIRY else 60.0
 """Seconds within which a trade has its result."""
 
 
-def step(name: str, seconds: float = 20.0) -> Callable[[Callable[[], Any]], None]:
+def step(name: str, seconds: float = 60.0) -> Callable[[Callable[[], Any]], None]:
     """Run a function as a step, at once."""
 
     def run(action: Callable[[], Any]) -> None:
@@ -46,7 +46,7 @@ def step(name: str, seconds: float = 20.0) -> Callable[[Callable[[], Any]], None
     return run
 
 
-def until(probe: Callable[[], Any], within: float = 5.0) -> Any:
+def until(probe: Callable[[], Any], within: float = 30.0) -> Any:
     """Ask until the answer is true and return it; the last answer when the time is over, for the assertion that follows."""
     end = time.monotonic() + within
     while not (answer := probe()) and time.monotonic() < end:
@@ -58,7 +58,7 @@ def control(path: str, body: Any = None) -> Any:
     """Call the simulator's control endpoint: GET, or POST if there is a body."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(CONTROL + path, data=data)  # noqa: S310  # the simulator's own address
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310  # as above
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # as above
         return json.load(answer)
 
 

@@ -487,15 +487,16 @@ async def test_socket_tells_a_trades_story_and_can_resume_it(stack: Stack, path:
         assert gone.value.rcvd.code == 4404
 
 
+@pytest.mark.timeout(600)
 async def test_system_that_stops_tells_every_socket_to_come_back() -> None:
     with running_stack() as stack:
         async with stack.gateway() as gateway:
             who = {"broker": "iq", "account_type": "PRACTICE", "email": "leaver@example.com", "password": PASSWORD}
             session = await gateway.connect(**who)
             async with session.gateway.socket(session.session_id, None) as socket:
-                assert json.loads((await socket.receive(10)).data)["type"] == "snapshot"
+                assert json.loads((await socket.receive(60)).data)["type"] == "snapshot"
                 stopping = asyncio.create_task(asyncio.to_thread(stack.system.stop))
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(60):
                     async for _ in socket:
                         pass
                 assert socket.close_code == 1001
