@@ -1,6 +1,11 @@
-"""What a loop that outlives errors owes whoever cancels it."""
+"""What a loop that outlives errors owes whoever cancels it, and how to end one that forgets."""
 
 import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+_PATIENCE: Final = 5.0
+"""Seconds for a task to end before it is cancelled again."""
 
 
 def end_if_cancelled(error: BaseException | None = None) -> None:
@@ -16,3 +21,16 @@ def end_if_cancelled(error: BaseException | None = None) -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError from error
+
+
+async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait for their end; again after a while, for a library on the way may lose a cancellation.
+
+    Args:
+        tasks: Whatever they raise stays in them.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_PATIENCE)

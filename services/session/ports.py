@@ -339,10 +339,14 @@ class Leases(Protocol):
         ...
 
     async def left_behind(self) -> bool:
-        """Return whether this replica has not looked for sessions for the time-to-live, and another has within half of it.
+        """Return whether this replica has not looked for twice the time-to-live, and another one lately.
 
-        Half: what stops all of them stops them at about the same time, and leaves nobody behind.
+        What stops all of them leaves nobody behind.
         """
+        ...
+
+    async def let_go(self) -> None:
+        """Lose every lease at once, as if the heartbeat had lapsed; needs nothing of Redis to be true here."""
         ...
 
     async def acquire(self, key: SessionKey) -> bool:

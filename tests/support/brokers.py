@@ -48,7 +48,7 @@ def broker_settings(simulator: Simulator, **changes: Any) -> Settings:
         "exnova_ws_url": exnova["ws"],
         "drain_delay": 0.0,
         "drain_grace": 1.0,
-        "order_timeout": 1.0,
+        "order_timeout": 8.0,
         "request_timeout": 10.0,
         "settlement_grace": 0.5,
     }
@@ -69,7 +69,7 @@ def an_order(
     amount: str = "1",
     duration: int = 60,
     min_payout_rate: float = 0.0,
-    send_within: float = 5.0,
+    send_within: float = 60.0,
 ) -> NewOrder:
     return NewOrder(
         client_order_id=client_order_id or f"order-{next(_ids)}",

@@ -61,6 +61,8 @@ class FakeLeases:
         self.until = float("inf")
         self.held: set[SessionKey] = set()
         self.elsewhere: set[SessionKey] = set()
+        self.behind = False
+        """Whether other replicas look for sessions and this one does not."""
         self.incarnation = "first"
 
     async def run(self) -> None:
@@ -76,7 +78,11 @@ class FakeLeases:
         return [self.incarnation]
 
     async def left_behind(self) -> bool:
-        return False
+        return self.behind
+
+    async def let_go(self) -> None:
+        self.held.clear()
+        self.incarnation += "'"
 
     async def resign(self) -> None:
         self.held.clear()

@@ -59,7 +59,7 @@ class RedisLeases:
         self._begun = False
         self._resigned = False
         self._held_until = float("-inf")
-        self._looked_at = float("-inf")
+        self._looked_at = clock.monotonic()
         self._acquire = redis.register_script(_ACQUIRE)
         self._release = redis.register_script(_RELEASE)
         self._presence = Presence("leases")
@@ -147,38 +147,35 @@ class RedisLeases:
                 await self._redis.sadd(_REPLICAS, mine)
             except REDIS_AWAY as error:
                 raise UnavailableError("The live state") from error
-        return (await self._looks()).keys()
+        return await self._looking()
 
     async def left_behind(self) -> bool:
-        """Return whether this replica has not looked for sessions for the time-to-live, and another has within half of it.
+        """Return whether this replica has not looked for twice the time-to-live, and another one lately.
 
         Raises:
             UnavailableError: Redis is away.
         """
-        if self._clock.monotonic() - self._looked_at < self._ttl:
+        if self._clock.monotonic() - self._looked_at < 2 * self._ttl:
             return False
-        looks = await self._looks()
-        looks.pop(self._incarnation, None)
-        return min(looks.values(), default=self._ttl) < self._ttl / 2
+        return bool(await self._looking() - {self._incarnation})
 
-    async def _looks(self) -> dict[str, float]:
-        """Return the seconds since the last look of each living replica, if that was within the time-to-live."""
+    async def let_go(self) -> None:
+        """Lose every lease at once and go on under a new name."""
+        await self._begin_anew("let go")
+
+    async def _looking(self) -> set[str]:
         try:
             known: Collection[Any] = await self._redis.smembers(_REPLICAS)
             names: list[str] = sorted(name.decode() for name in known)
-            async with self._redis.pipeline(transaction=False) as asked:
-                for name in names:
-                    asked.exists(_HEARTBEAT + name)
-                    asked.pttl(_LOOKED + name)
-                told: list[int] = await asked.execute()
-            beats, left = dict(zip(names, told[::2], strict=True)), dict(zip(names, told[1::2], strict=True))
-            if dead := [name for name in names if not beats[name]]:
+            marks = [prefix + name for prefix in (_HEARTBEAT, _LOOKED) for name in names]
+            found: list[Any] = await self._redis.mget(marks) if marks else []
+            living = {name for name, beat in zip(names, found[: len(names)], strict=True) if beat is not None}
+            if dead := set(names) - living:
                 # A name never lives again. One that was only slow to begin enters itself at its next look.
                 await self._redis.srem(_REPLICAS, *dead)
         except REDIS_AWAY as error:
             raise UnavailableError("The live state") from error
-        # Redis answers a negative time for a key that is gone.
-        return {name: (self._milliseconds - left[name]) / 1000 for name in names if beats[name] and left[name] >= 0}
+        return living & {name for name, look in zip(names, found[len(names) :], strict=True) if look is not None}
 
     def _is_alive(self) -> bool:
         return self._clock.monotonic() < self._held_until
@@ -189,7 +186,8 @@ class RedisLeases:
             await self._begin_anew("late")
         # Measured before the call: Redis counts from when it hears of it, which is later.
         asked = self._clock.monotonic()
-        heartbeat = _HEARTBEAT + self._incarnation
+        mine = self._incarnation
+        heartbeat = _HEARTBEAT + mine
         try:
             if self._begun:
                 # Only prolonged, never made again: a heartbeat that was gone may have cost us leases already.
@@ -200,7 +198,7 @@ class RedisLeases:
             self._presence.away(error)
             return
         self._presence.here()
-        if self._resigned:
+        if self._resigned or mine != self._incarnation:
             return
         if alive:
             self._begun = True

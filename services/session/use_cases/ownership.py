@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from services.runtime.cancelling import end_if_cancelled
+from services.runtime.cancelling import end_all, end_if_cancelled
 from services.runtime.clock import Clock
 from services.runtime.errors import ServiceError
 from services.session.domain.values import SessionKey
@@ -28,8 +28,6 @@ _RESTARTS: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 _HEALTHY: Final = 60.0
 """Seconds after which a runner's earlier failures are forgotten."""
 _RETRY: Final = 1.0
-_END_PATIENCE: Final = 5.0
-"""Seconds for a runner to end before it is cancelled again."""
 
 
 @dataclass(slots=True)
@@ -91,6 +89,7 @@ class Ownership:
             tasks.create_task(self._scan())
             tasks.create_task(self._listen())
             tasks.create_task(self._tick())
+            tasks.create_task(self._stand_back())
 
     async def claim(self, key: SessionKey) -> None:
         """Run a session here if nobody living does. A failure costs time only: the scan takes it later."""
@@ -112,7 +111,7 @@ class Ownership:
     async def stop(self) -> None:
         """End every runner where it stands; the leases stay held until ``release``."""
         self._stopping = True
-        await self._end(list(self._held.values()))
+        await end_all([held.task for held in self._held.values()])
 
     async def release(self) -> None:
         """Give up all leases for good, so that other replicas can take over at once."""
@@ -124,15 +123,6 @@ class Ownership:
     async def _release(self, key: SessionKey) -> None:
         with suppress(ServiceError):
             await self._leases.release(key)
-
-    @staticmethod
-    async def _end(held: Iterable[_Held]) -> None:
-        pending = {one.task for one in held}
-        while pending:
-            # Again after a while: a library on the way may have lost the first one.
-            for task in pending:
-                task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=_END_PATIENCE)
 
     async def _keep_running(self, key: SessionKey) -> None:
         """Run a session to its end, starting its runner anew if it fails."""
@@ -160,22 +150,18 @@ class Ownership:
                 await self._look_round()
             except ServiceError as error:
                 _log.warning("scan_failed", reason=error.reason)
-                await self._stand_back()
             await self._clock.sleep(self._scan_interval)
 
     async def _look_round(self) -> None:
         """Take what nobody runs, and give away what is more than this replica's share."""
         keys = await self._ledger.sessions_to_run(self._scan_limit)
-        if self._cut_off:
-            _log.info("ledger_reached_again")
-        self._cut_off = False
-        free = await self._leases.unheld([key for key in keys if key not in self._held])
         now = self._clock.monotonic()
         try:
             self._share.see(now, await self._leases.looked())
         except ServiceError as error:
             # Only a hint. What nobody runs is taken up by the view of the last look.
             _log.info("replicas_not_seen", reason=error.reason)
+        free = await self._leases.unheld([key for key in keys if key not in self._held])
         taken = self._share.to_take(now, free, held=len(self._held), total=len(keys))
         for start in range(0, len(taken), _AT_ONCE):
             await asyncio.gather(*(self.claim(key) for key in taken[start : start + _AT_ONCE]))
@@ -186,27 +172,8 @@ class Ownership:
                 _log.info("sessions_given_away", sessions=len(moving))
             await asyncio.gather(*(self._give_away(key, held) for key, held in moving))
 
-    async def _stand_back(self) -> None:
-        """Let everything go if this replica alone cannot look: it has its leases and can run nothing, another one can.
-
-        While nobody reaches the ledger all stays where it is.
-        """
-        try:
-            left_behind = await self._leases.left_behind()
-        except ServiceError:
-            return
-        if not left_behind or self._stopping:
-            return
-        if not self._cut_off:
-            _log.warning("cut_off_from_ledger", sessions=len(self._held))
-        self._cut_off = True
-        held = list(self._held.items())
-        await self._end(one for _, one in held)
-        for start in range(0, len(held), _AT_ONCE):
-            await asyncio.gather(*(self._release(key) for key, _ in held[start : start + _AT_ONCE]))
-
     async def _give_away(self, key: SessionKey, held: _Held) -> None:
-        await self._end([held])
+        await end_all([held.task])
         await self._release(key)
 
     async def _listen(self) -> None:
@@ -220,14 +187,38 @@ class Ownership:
                 _log.warning("signals_cut", reason=error.reason)
             await self._clock.sleep(_RETRY)
 
+    async def _end_lost(self) -> None:
+        lost = [held for held in self._held.values() if not self._may_send(held.incarnation)]
+        if lost:
+            # Others may run these sessions by now. Nothing is touched, not even the leases.
+            _log.warning("leases_lapsed", sessions=len(lost))
+            await end_all([held.task for held in lost])
+
+    async def _stand_back(self) -> None:
+        """Let everything go while this replica alone cannot look: it has its leases and can run nothing, another one can.
+
+        While nobody reaches the ledger all stays where it is. Not a part of the look, which may hang for as long as the
+        ledger is silent.
+        """
+        while True:
+            await self._clock.sleep(_TICK)
+            try:
+                left_behind = await self._leases.left_behind()
+            except ServiceError:
+                continue
+            began, ended = left_behind and not self._cut_off, self._cut_off and not left_behind
+            self._cut_off = left_behind
+            if began:
+                _log.warning("cut_off_from_ledger", sessions=len(self._held))
+                await self._leases.let_go()
+                await self._end_lost()
+            if ended:
+                _log.info("cut_off_no_more")
+
     async def _tick(self) -> None:
         while True:
             now = self._clock.monotonic()
-            lost = [held for held in self._held.values() if not self._may_send(held.incarnation)]
-            if lost:
-                # Others may run these sessions by now. Nothing is touched, not even the leases.
-                _log.warning("leases_lapsed", sessions=len(lost))
-                await self._end(lost)
+            await self._end_lost()
             for held in self._held.values():
                 held.runner.tick(now)
             await self._clock.sleep(_TICK)

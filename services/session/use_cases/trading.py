@@ -8,6 +8,7 @@ from typing import Final, TypeVar, assert_never
 
 import structlog
 
+from services.runtime.cancelling import end_all, end_if_cancelled
 from services.runtime.clock import Clock
 from services.runtime.errors import ServiceError
 from services.session.domain.bot import ServiceLimits
@@ -139,10 +140,8 @@ class TradeDesk:
         self._closed = True
         if tasks := [task for _, task in self._under_way.values()]:
             _, late = await asyncio.wait(tasks, timeout=patience)
-            for task in late:
-                # What is not recorded is SENDING in the ledger, and found there by whoever runs the session next.
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            # What is not recorded is SENDING in the ledger, and found there by whoever runs the session next.
+            await end_all(late)
 
     def _forget(self, trade_id: TradeId, done: asyncio.Task[Trade]) -> None:
         del self._under_way[trade_id]
@@ -290,5 +289,6 @@ class TradeDesk:
                     _log.exception("trade_outcome_not_recorded", trade=trade.trade_id)
                     raise
                 _log.warning("trade_not_recorded_yet", trade=trade.trade_id, error=type(error).__name__)
+            end_if_cancelled()
             await self._clock.sleep(_RECORD_BACKOFF[min(attempt, len(_RECORD_BACKOFF) - 1)])
             attempt += 1

@@ -20,7 +20,7 @@ _WAKE_NOTICED: Final = 8.0
 """Seconds in which a woken replica must have noticed that its leases are gone."""
 _CALM: Final = 1.5
 """Seconds after an engine's return for runners to hold their leases again, so that a takeover can be measured."""
-_SCRIPTED: Final = 6.0
+_SCRIPTED: Final = 20.0
 """Seconds that a rule of the simulator is in force at most."""
 _SMALL_FILE: Final = 4096
 

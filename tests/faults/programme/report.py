@@ -7,7 +7,7 @@ from statistics import median
 from tests.faults.programme.engine import CALM, STORM, Record
 from tests.faults.programme.judge import Verdict
 from tests.faults.programme.kinds import Kind
-from tests.faults.programme.scene import TAKEOVER_BOUND, Scene
+from tests.faults.programme.scene import CUT_OFF_BOUND, TAKEOVER_BOUND, Scene
 from tests.faults.programme.world import LEASE
 
 
@@ -46,7 +46,7 @@ def table(run: Run) -> str:
         f"| of these beyond the bound of undisturbed lists, all by the next calm | {verdict.beyond_bound:,} |",
         f"| takeovers measured; median / longest (bound {TAKEOVER_BOUND:.0f} s) | {len(takeovers)}; {_seconds(takeovers)} |",
         f"| orderly handovers, with the drain before them; median / longest | {len(handovers)}; {_seconds(handovers)} |",
-        f"| from replicas cut off from PostgreSQL alone; median / longest | {len(cut_offs)}; {_seconds(cut_offs)} |",
+        f"| from replicas cut off from PostgreSQL alone; median / longest (bound {CUT_OFF_BOUND:.0f} s) | {len(cut_offs)}; {_seconds(cut_offs)} |",
         f"| runners begun / sessions that woken replicas let go of | {verdict.epochs:,} / {run.scene.stood_down:,} |",
         f"| events folded by clients / their reconnects | {verdict.events:,} / {verdict.reconnects:,} |",
         f"| **violations** | **{len(verdict.violations)}** |",

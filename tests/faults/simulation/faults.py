@@ -16,6 +16,7 @@ KINDS = (
     "stale_lists",
     "failing_ledger",
     "ambiguous_commits",
+    "cut_off_replicas",
     "lost_signals",
     "wiped_leases",
     "failing_leases",
@@ -44,6 +45,7 @@ class Faults:
     stale_lists: float = 0.30
     failing_ledger: float = 0.01
     ambiguous_commits: float = 0.01
+    cut_off_replicas: float = 180.0
     lost_signals: float = 0.20
     wiped_leases: float = 120.0
     failing_leases: float = 0.02

@@ -22,6 +22,8 @@ from tests.faults.simulation.loop import Process, SimLoop
 T = TypeVar("T")
 
 _IDLE_LIMIT: Final = 2.0
+_SILENCE: Final = 6.0
+"""Seconds until a process that cannot reach the server gives up a call at the latest."""
 """Seconds after which the server ends the transaction of a client that is silent."""
 
 
@@ -147,6 +149,8 @@ class SimDatabase:
     def __init__(self, server: SimServer, process: Process) -> None:
         self._server = server
         self._process = process
+        self.silent_until = 0.0
+        """Until when this process alone cannot reach the server."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -191,6 +195,9 @@ class SimDatabase:
 
     async def _travel(self) -> None:
         await asyncio.sleep(self._server.fate.pause(0.0001, 0.003))
+        if self._server.loop.time() < self.silent_until:
+            await asyncio.sleep(self._server.fate.pause(0.0, _SILENCE))
+            raise UnavailableError("The ledger")
         if self._server.fate.strikes(self._server.fate.faults.failing_ledger / 3):
             raise UnavailableError("The ledger")
 

@@ -134,7 +134,8 @@ class Pod:
         clock = SimClock(loop)
         self.process: Process = loop.process(name)
         self.process.at_death.append(lambda: world.server.connection_lost(self.process))
-        self.ledger: PostgresLedger = world.new_ledger(SimDatabase(world.server, self.process), clock)
+        self.database = SimDatabase(world.server, self.process)
+        self.ledger: PostgresLedger = world.new_ledger(self.database, clock)
         signals = SimSignals(fate, world.signals)
         broker: BrokerGateway = world.platform
         agent: Agent = SimAgent(fate.rng)
@@ -394,6 +395,11 @@ class World:
         async def wipe() -> None:
             self.redis.wipe()
 
+        async def cut_off() -> None:
+            if self.pods:
+                until = min(self.loop.time() + self.fate.pause(3.0, 40.0), FAULTY)
+                self.loop.rng.choice(self.pods).database.silent_until = until
+
         async def restart() -> None:
             self.platform.restart_connector()
 
@@ -403,6 +409,7 @@ class World:
             self._again_and_again(faults.freezes, freeze),
             self._again_and_again(faults.drains, drain),
             self._again_and_again(faults.wiped_leases, wipe),
+            self._again_and_again(faults.cut_off_replicas, cut_off),
             self._again_and_again(faults.cut_connections, self.platform.cut_something),
             self._again_and_again(faults.connector_restarts, restart),
         ]

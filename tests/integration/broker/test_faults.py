@@ -63,6 +63,10 @@ async def place(connector: Connector, kind: InstrumentType, duration: int) -> Or
         return error
 
 
+IMPATIENT: Final = 1.0
+"""Seconds for an answer that is not to come, or to come too late."""
+
+
 async def check_answer(world: World, answer: Order | BrokerError) -> dict[str, Any] | None:
     """What place_order said must be what the broker's ledger says. Returns the booked order, if there is one."""
     sent = await world.ledger(USER)
@@ -81,7 +85,7 @@ async def check_answer(world: World, answer: Order | BrokerError) -> dict[str, A
 @pytest.mark.parametrize("kind", list(PLACE), ids=str)
 @pytest.mark.parametrize("fault", list(PLACING))
 async def test_placing_says_the_truth_or_unknown(fault: str, kind: InstrumentType) -> None:
-    async with a_world() as world:
+    async with a_world(order_timeout=IMPATIENT) as world:
         connector = await world.connected(USER)
         watcher = Watcher(connector)
         if PLACING[fault]:
@@ -133,10 +137,10 @@ async def test_settling_tells_the_brokers_result(kind: InstrumentType, fault: st
 
 
 async def test_an_order_whose_answer_comes_late_is_named_by_an_event() -> None:
-    async with a_world() as world:
+    async with a_world(order_timeout=IMPATIENT) as world:
         connector = await world.connected(USER)
         watcher = Watcher(connector)
-        await world.fault("late", on="reply", name="open-option", seconds=1.5)
+        await world.fault("late", on="reply", name="open-option", seconds=3.0)
         await world.fault("lost", on="push", name=ORDER_PUSHES)
         answer = await connector.place_order(an_order("late"))
         assert answer.state is OrderState.SUBMITTED
@@ -147,11 +151,11 @@ async def test_an_order_whose_answer_comes_late_is_named_by_an_event() -> None:
 
 
 async def test_lost_orders_that_look_the_same_are_not_told_apart() -> None:
-    async with a_world() as world:
+    async with a_world(order_timeout=IMPATIENT) as world:
         connector = await world.connected(USER)
         watcher = Watcher(connector)
         await world.fault("lost", on="reply", name="open-option")
-        await world.fault("late", on="push", name=ORDER_PUSHES, seconds=1.5)
+        await world.fault("late", on="push", name=ORDER_PUSHES, seconds=3.0)
         await asyncio.gather(*(connector.place_order(an_order(f"twin-{n}")) for n in range(2)))
 
         async def both() -> bool:
@@ -163,7 +167,7 @@ async def test_lost_orders_that_look_the_same_are_not_told_apart() -> None:
 
 
 async def test_a_digital_order_that_is_accepted_but_never_appears_is_unknown() -> None:
-    async with a_world() as world:
+    async with a_world(order_timeout=IMPATIENT) as world:
         connector = await world.connected(USER)
         await world.fault("lost", on="push", name="*")
         order = await connector.place_order(an_order(instrument_type=InstrumentType.DIGITAL))
@@ -171,7 +175,7 @@ async def test_a_digital_order_that_is_accepted_but_never_appears_is_unknown() -
 
 
 async def test_a_silent_broker_is_left_and_found_again() -> None:
-    async with a_world(silence_limit=1.5) as world:
+    async with a_world(silence_limit=4.0) as world:
         connector = await world.connected(USER)
         watcher = Watcher(connector)
         fault = await world.fault("lost", on="push", name="timeSync")
@@ -197,4 +201,4 @@ async def test_the_brokers_clock_decides_what_can_be_bought() -> None:
         order = await connector.place_order(an_order(instrument_type=InstrumentType.BLITZ, duration=60))
         listed = await connector.list_orders(order.open_time)
         (booked,) = await world.ledger(USER)
-        assert abs((listed.broker_time.timestamp() + 20.0) - booked["received_time"]) < 2.0
+        assert abs((listed.broker_time.timestamp() + 20.0) - booked["received_time"]) < 10.0

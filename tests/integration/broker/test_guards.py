@@ -51,8 +51,6 @@ async def stage() -> AsyncIterator[Stage]:
         settings = Settings(
             iq_http_url=broker.url,
             iq_ws_url=broker.url.replace("http", "ws") + "/echo/websocket",
-            order_timeout=0.5,
-            request_timeout=1.0,
             settlement_grace=0.2,
         )
         clock = SystemClock()

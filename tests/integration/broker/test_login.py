@@ -24,12 +24,16 @@ PROCESSES: Final = 20
 ATTEMPT: Final = """
 import asyncio, json, sys
 from contextlib import AsyncExitStack
+from services.broker import redis_scripts
 from services.broker.bootstrap import client_session, login_breaker, connector_factory
 from services.broker.domain.errors import BrokerError, NotConnectedError
 from services.broker.domain.values import AccountType, Broker, Credentials
 from services.broker.settings import Settings
 from services.runtime.clock import SystemClock
 from services.runtime.secret import Secret
+
+# With twenty processes on few cores a slow answer is no sign that the store is away.
+redis_scripts.TIMEOUT = 30.0
 
 async def main(settings, passwords):
     clock, reasons = SystemClock(), []

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
+from services.broker import redis_scripts
 from services.broker.breaker import ACCOUNT_ATTEMPTS, LocalCounters, SharedCounters
 from services.broker.redis_scripts import RedisScripts
 from services.runtime.clock import SystemClock
@@ -20,7 +21,9 @@ def store() -> Iterator[Engine]:
 
 
 @pytest.fixture
-async def scripts(store: Engine) -> AsyncIterator[RedisScripts]:
+async def scripts(store: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RedisScripts]:
+    # A store that is slow is one that is away: not here.
+    monkeypatch.setattr(redis_scripts, "TIMEOUT", 30.0)
     client = RedisScripts(store.url)
     yield client
     await client.close()

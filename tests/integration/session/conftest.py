@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.runtime.redis_client import connect
+from services.session.adapters.ledger import database as database_module
 from services.session.adapters.ledger.database import PostgresDatabase
 from services.session.adapters.ledger.ledger import PostgresLedger
 from services.session.migrate import migrate
@@ -28,7 +29,10 @@ def redis_server() -> Iterator[Engine]:
 
 
 @pytest.fixture
-async def database(postgres_server: Engine) -> AsyncIterator[PostgresDatabase]:
+async def database(postgres_server: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PostgresDatabase]:
+    # A machine that stalls for some seconds is no frozen process. What the real ones do: test_ledger_faults.
+    for timeout in ("STATEMENT_TIMEOUT", "_LOCK_TIMEOUT", "_IDLE_IN_TRANSACTION_TIMEOUT"):
+        monkeypatch.setattr(database_module, timeout, 60.0)
     async with PostgresDatabase.at(postgres_server.url) as database:
         async with database.transaction() as connection:
             await connection.fetch("TRUNCATE sessions CASCADE")

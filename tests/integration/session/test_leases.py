@@ -98,13 +98,15 @@ async def test_a_replica_that_stops_frees_its_sessions_at_once(live: Redis) -> N
 
 
 async def test_a_replica_that_dies_frees_its_sessions_after_the_time_to_live(live: Redis) -> None:
-    clock = JumpingClock()
-    dead, other = leases(live, ttl=1.5, clock=clock), leases(live)
+    dead, other = leases(live, clock=JumpingClock()), leases(live)
     key = a_key()
     async with running(dead, other):  # the dead one's clock stands still: it never renews
         await until_alive(other)
         await until_taken(dead, key)
         assert not await other.acquire(key)
+        heartbeat = f"replica:{dead.incarnation}"
+        assert 0 < await live.pttl(heartbeat) <= 60_000
+        await live.pexpire(heartbeat, 10)
         await until_taken(other, key)
 
 
@@ -193,20 +195,35 @@ async def test_a_replica_is_left_behind_when_only_others_look(live: Redis) -> No
     one, other = leases(live, clock=clock), leases(live)
     async with running(one, other):
         await until_alive(other)
-        await until_taken(one, a_key())
-        assert not await one.left_behind()  # nobody looks
         await one.looked()
         await other.looked()
+        clock.jump(110)
         assert not await one.left_behind()
-        clock.jump(59)
-        assert not await one.left_behind()
-        clock.jump(1)
+        clock.jump(10)
         assert await one.left_behind()
         assert not await other.left_behind()
-        await live.pexpire(
-            f"looked:{other.incarnation}", 20_000
-        )  # its look is 40 s old: it may have been stopped as we were
+        await live.delete(f"looked:{other.incarnation}")  # as when its time is over: nobody looks
         assert not await one.left_behind()
+        await other.looked()
+        assert await one.left_behind()
+        await one.looked()
+        assert not await one.left_behind()
+
+
+async def test_a_replica_that_lets_go_frees_everything_at_once_and_goes_on_under_another_name(live: Redis) -> None:
+    one, other = leases(live), leases(live)
+    keys = [a_key(), a_key()]
+    async with running(one, other):
+        await until_alive(one)
+        await until_alive(other)
+        for key in keys:
+            assert await one.acquire(key)
+        before = one.incarnation
+        await one.let_go()
+        assert one.incarnation != before
+        assert not alive(one)
+        assert list(await other.unheld(keys)) == keys
+        assert await other.acquire(keys[0])
 
 
 async def test_a_wiped_redis_forgets_who_looked_until_they_look_again(live: Redis) -> None:

@@ -95,7 +95,7 @@ async def test_a_frozen_server_holds_nobody_up_for_long(own_postgres: Engine, mo
     key = await a_session(ledger)
     own_postgres.freeze_all()
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             with pytest.raises(UnavailableError):
                 await ledger.emit(key, LogWritten("info", "x"))
     finally:
@@ -130,7 +130,7 @@ async def test_a_process_that_freezes_with_a_session_locked_is_thrown_out(mortal
         except UnavailableError:
             return False
 
-    assert await eventually(written, within=5)
+    assert await eventually(written, within=30)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -131,9 +131,8 @@ async def test_without_redis_activity_is_what_the_ledger_knows(own_redis: Engine
         assert record.last_seen > old
 
 
-async def test_a_burst_of_candles_is_no_reason_to_think_that_redis_is_away(live: Redis) -> None:
+async def test_a_burst_of_candles_is_no_reason_to_think_that_redis_is_away(redis_server: Engine) -> None:
     """As at the end of a second, when every session's candle closes at once."""
-    here = signals(live, "here")
-    async with running(here):
+    async with connect(redis_server.url, timeout=30) as live, running(signals(live, "here")):
         heard = await asyncio.gather(*(live.publish("somewhere", b"a candle") for _ in range(500)))
     assert len(heard) == 500

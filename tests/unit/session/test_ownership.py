@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
+from services.runtime import cancelling
 from services.session.domain.errors import UnavailableError
 from services.session.domain.values import SessionKey
-from services.session.use_cases import ownership as ownership_module
 from services.session.use_cases.ownership import Ownership
 from services.session.use_cases.runner import SessionRunner
 from services.session.use_cases.sharing import FairShare
@@ -62,6 +62,42 @@ async def test_a_runner_that_fails_while_it_is_ended_does_not_begin_anew_without
         await asyncio.gather(running, return_exceptions=True)
 
 
+class Runs:
+    """A runner that runs until it is ended."""
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def tick(self, now: float) -> None:
+        pass
+
+
+async def test_a_replica_that_is_left_behind_lets_everything_go_until_it_is_not() -> None:
+    clock = ManualClock()
+    leases = FakeLeases(clock)
+    ownership = an_ownership(clock, leases, Runs())
+    running = asyncio.create_task(ownership.run())
+    try:
+        await ownership.claim(KEY)
+        await clock.advance(10.0)
+        await settle()
+        assert (len(ownership), ownership.is_cut_off, leases.held) == (1, False, {KEY})
+        leases.behind = True
+        await clock.advance(3.0)
+        await settle()
+        assert (len(ownership), ownership.is_cut_off, leases.held) == (0, True, set())
+        leases.behind = False
+        await clock.advance(3.0)
+        await settle()
+        assert not ownership.is_cut_off
+        await ownership.claim(KEY)
+        assert len(ownership) == 1
+    finally:
+        await ownership.stop()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 def an_ownership(clock: ManualClock, leases: FakeLeases, runner: object) -> Ownership:
     def new_runner(key: SessionKey, may_send: Callable[[], bool]) -> SessionRunner:
         return cast("SessionRunner", runner)
@@ -98,7 +134,7 @@ class LosesItsFirstCancellation:
 
 
 async def test_a_runner_that_loses_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownership_module, "_END_PATIENCE", 0.05)
+    monkeypatch.setattr(cancelling, "_PATIENCE", 0.05)
     clock, runner = ManualClock(), LosesItsFirstCancellation()
     ownership = an_ownership(clock, FakeLeases(clock), runner)
     await ownership.claim(KEY)

@@ -312,6 +312,31 @@ async def test_drain_waits_for_orders_under_way_and_takes_no_new_ones(world: Wor
     assert (await caller).state is TradeState.OPEN
 
 
+async def test_drain_ends_although_a_silent_ledger_turns_the_cancellation_into_a_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As asyncpg does when the rollback gets no answer either."""
+    key = await world.key()
+    begun = asyncio.Event()
+
+    async def silent(*_: object, **__: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise UnavailableError("The ledger") from None
+
+    monkeypatch.setattr(world.ledger, "opened", silent)
+    caller = asyncio.create_task(world.sessions.place_trade(a_manual_trade(key)))
+    await begun.wait()
+    draining = asyncio.create_task(world.desk.drain(0.0))
+    for _ in range(20):
+        await world.pass_time(10, step=10)
+    assert draining.done()
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+
+
 async def test_selling_early_records_what_the_broker_paid(world: World) -> None:
     key = await world.key()
     trade = await world.sessions.place_trade(a_manual_trade(key))

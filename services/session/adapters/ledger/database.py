@@ -149,14 +149,24 @@ class PostgresDatabase:
         """Run one reading statement; once more if the connection turns out to be broken."""
         with _mapped():
             try:
-                return await self._pool.fetch(sql, *arguments)
+                return await self._fetch(sql, arguments)
+            except TimeoutError:
+                raise
             except _BROKEN:
-                return await self._pool.fetch(sql, *arguments)
+                return await self._fetch(sql, arguments)
+
+    async def _fetch(self, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
+        async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
+            rows: Sequence[Row] = await connection.fetch(sql, *arguments)
+            return rows
 
     async def _begin(self, stack: AsyncExitStack, isolation: _Isolation, *, readonly: bool) -> Connection:
         """Begin a transaction that ends with the stack; once more if the connection turns out to be broken."""
         try:
             return await self._begin_once(stack, isolation, readonly=readonly)
+        except TimeoutError:
+            # An OSError too, but one that has held the caller up long enough.
+            raise
         except _BROKEN:
             # The pool only learns from its use that a connection died with the old server. Nothing was done on it.
             return await self._begin_once(stack, isolation, readonly=readonly)
