@@ -107,7 +107,15 @@ async def application(
             log.publish(key, event)
 
         vault = Vault.from_file(settings.kek_file)
-        ledger = PostgresLedger(database, vault=vault, clock=clock, encode=codec.encode_event, publish=publish)
+
+        def open_ledger(database: PostgresDatabase) -> PostgresLedger:
+            return PostgresLedger(database, vault=vault, clock=clock, encode=codec.encode_event, publish=publish)
+
+        ledger = open_ledger(database)
+        # The look for sessions does not wait for its turn behind all that runners and callers want.
+        lookout = await stack.enter_async_context(
+            PostgresDatabase.at(settings.postgres_url.get_secret_value(), connections=1)
+        )
         log = RedisEventLog(redis, ledger, clock=clock, name=name)
         signals = RedisSignals(redis, clock=clock, name=name)
         activity = RedisActivity(redis, ledger, clock=clock)
@@ -145,7 +153,7 @@ async def application(
             return SessionRunner(key, tools, may_send)
 
         ownership = Ownership(
-            ledger=ledger,
+            ledger=open_ledger(lookout),
             leases=leases,
             signals=signals,
             clock=clock,

@@ -339,9 +339,9 @@ class Leases(Protocol):
         ...
 
     async def left_behind(self) -> bool:
-        """Return whether this replica has not looked for twice the time-to-live, and another one lately.
+        """Return whether another replica has been looking for the time-to-live while this one has not; ask each second.
 
-        What stops all of them leaves nobody behind.
+        What stops all of them leaves nobody behind, nor does its end.
         """
         ...
 

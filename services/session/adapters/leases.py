@@ -60,6 +60,7 @@ class RedisLeases:
         self._resigned = False
         self._held_until = float("-inf")
         self._looked_at = clock.monotonic()
+        self._behind_since = float("inf")
         self._acquire = redis.register_script(_ACQUIRE)
         self._release = redis.register_script(_RELEASE)
         self._presence = Presence("leases")
@@ -150,14 +151,18 @@ class RedisLeases:
         return await self._looking()
 
     async def left_behind(self) -> bool:
-        """Return whether this replica has not looked for twice the time-to-live, and another one lately.
+        """Return whether another replica has been looking for the time-to-live while this one has not; ask each second.
 
         Raises:
             UnavailableError: Redis is away.
         """
-        if self._clock.monotonic() - self._looked_at < 2 * self._ttl:
+        others = await self._looking() - {self._incarnation}
+        now = self._clock.monotonic()
+        if not others or now - self._looked_at < self._ttl:
+            self._behind_since = float("inf")
             return False
-        return bool(await self._looking() - {self._incarnation})
+        self._behind_since = min(self._behind_since, now)
+        return now - self._behind_since >= self._ttl
 
     async def let_go(self) -> None:
         """Lose every lease at once and go on under a new name."""

@@ -187,38 +187,32 @@ class Ownership:
                 _log.warning("signals_cut", reason=error.reason)
             await self._clock.sleep(_RETRY)
 
-    async def _end_lost(self) -> None:
-        lost = [held for held in self._held.values() if not self._may_send(held.incarnation)]
-        if lost:
-            # Others may run these sessions by now. Nothing is touched, not even the leases.
-            _log.warning("leases_lapsed", sessions=len(lost))
-            await end_all([held.task for held in lost])
-
     async def _stand_back(self) -> None:
         """Let everything go while this replica alone cannot look: it has its leases and can run nothing, another one can.
 
         While nobody reaches the ledger all stays where it is. Not a part of the look, which may hang for as long as the
         ledger is silent.
         """
-        while True:
-            await self._clock.sleep(_TICK)
-            try:
+        while not self._stopping:
+            with suppress(ServiceError):
                 left_behind = await self._leases.left_behind()
-            except ServiceError:
-                continue
-            began, ended = left_behind and not self._cut_off, self._cut_off and not left_behind
-            self._cut_off = left_behind
-            if began:
-                _log.warning("cut_off_from_ledger", sessions=len(self._held))
-                await self._leases.let_go()
-                await self._end_lost()
-            if ended:
-                _log.info("cut_off_no_more")
+                if left_behind and not self._cut_off and not self._stopping:
+                    _log.warning("cut_off_from_ledger", sessions=len(self._held))
+                    # Their runners end at the next tick, as those of leases that lapsed.
+                    await self._leases.let_go()
+                if self._cut_off and not left_behind:
+                    _log.info("cut_off_no_more")
+                self._cut_off = left_behind
+            await self._clock.sleep(_TICK)
 
     async def _tick(self) -> None:
         while True:
             now = self._clock.monotonic()
-            await self._end_lost()
+            lost = [held for held in self._held.values() if not self._may_send(held.incarnation)]
+            if lost:
+                # Others may run these sessions by now. Nothing is touched, not even the leases.
+                _log.warning("leases_lapsed", sessions=len(lost))
+                await end_all([held.task for held in lost])
             for held in self._held.values():
                 held.runner.tick(now)
             await self._clock.sleep(_TICK)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from itertools import count
 from typing import Final, assert_never
 
 import structlog
@@ -163,7 +164,7 @@ class SessionRunner:
         self._balance = (record.account.balance, record.account.currency)
         self._log.info("session_taken", epoch=record.epoch)
         # Whoever watches told the runner before this one.
-        self._watch_candles = await self._tools.signals.is_watched(self._key)
+        self._watch_candles = await self._tools.signals.is_watched(self._key) or self._watch_candles
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -281,8 +282,10 @@ class SessionRunner:
             encode=tools.encode_candle,
         )
         try:
-            while True:
+            for attempt in count():
                 await self._connected.wait()
+                if attempt and not await tools.signals.is_watched(self._key):
+                    return
                 try:
                     await frames.run(asset, timeframe)
                 except (BrokerUnavailableError, NotConnectedError) as error:
@@ -290,8 +293,6 @@ class SessionRunner:
                 else:
                     return
                 await self._clock.sleep(_FRAMES_RETRY * (0.5 + self._tools.jitter()))
-                if not await tools.signals.is_watched(self._key):
-                    return
         except ServiceError as error:
             # What time alone does not heal. Whoever still watches asks again.
             self._log.info("candle_frames_refused", reason=error.reason)

@@ -22,7 +22,7 @@ MOMENT: Final = 30.0
 """Seconds to wait for a moment that only the users' own trading brings."""
 TAKEOVER_BOUND: Final = LEASE + 2.0
 CUT_OFF_BOUND: Final = 2 * LEASE + 4.0
-"""A replica waits for twice the time-to-live before it stands back."""
+"""A replica stands back when it has not looked for the time-to-live, and another one has for as long."""
 _TAKEOVER_GIVEN_UP: Final = 30.0
 _SENDING: Final = """
     SELECT trade_id FROM trades WHERE state = 'sending' AND balance_id = $1 AND direction = $2 AND amount = $3

@@ -190,21 +190,28 @@ async def test_each_replica_sees_which_replicas_look_for_sessions(live: Redis) -
         assert await live.scard("replicas") == 1
 
 
-async def test_a_replica_is_left_behind_when_only_others_look(live: Redis) -> None:
+async def test_a_replica_is_left_behind_when_another_one_has_been_looking_for_a_while_and_it_has_not(
+    live: Redis,
+) -> None:
     clock = JumpingClock()
     one, other = leases(live, clock=clock), leases(live)
     async with running(one, other):
         await until_alive(other)
         await one.looked()
+        clock.jump(600)
+        assert not await one.left_behind()  # nobody looks: it is the same for all
         await other.looked()
-        clock.jump(110)
+        assert not await one.left_behind()  # that is over, and this one has not had its turn yet
+        clock.jump(59)
         assert not await one.left_behind()
-        clock.jump(10)
+        clock.jump(1)
         assert await one.left_behind()
         assert not await other.left_behind()
-        await live.delete(f"looked:{other.incarnation}")  # as when its time is over: nobody looks
+        await live.delete(f"looked:{other.incarnation}")  # as when its time is over
         assert not await one.left_behind()
         await other.looked()
+        assert not await one.left_behind()
+        clock.jump(60)
         assert await one.left_behind()
         await one.looked()
         assert not await one.left_behind()
