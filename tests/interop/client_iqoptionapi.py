@@ -49,7 +49,7 @@ def named(name: str) -> list[dict[str, Any]]:
     return [message for message in received if message["name"] == name]
 
 
-@step("login", 30)
+@step("login")
 def _() -> object:
     api.connect()
     # The client itself reads three messages only; everything is noted here to see what else comes.
@@ -142,7 +142,7 @@ def _() -> object:
     return answers[0]["msg"]["message"]
 
 
-@step("reconnect after a revoked token", 30)
+@step("reconnect after a revoked token")
 def _() -> object:
     control("/revoke", {"brand": BRAND, "email": EMAIL})
     again = client_for(EMAIL)

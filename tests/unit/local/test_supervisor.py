@@ -195,11 +195,11 @@ async def test_a_stop_that_takes_too_long_as_a_whole_ends_with_a_kill(
     monkeypatch.setattr("local.supervisor._STOP_WITHIN", 0.2)
     processes = [
         a_process(tmp_path, "edge", DEAF_TO_SIGTERM, stop_within=600, needs=("service",)),
-        a_process(tmp_path, "service", DEAF_TO_SIGTERM, stop_within=600),
+        # Outlasts the edge, and so would be asked in its turn if the edge could end by itself.
+        a_process(tmp_path, "service", READY_AND_WAIT.replace("60", "600")),
     ]
     async with Running(tmp_path, processes) as running:
         pids = running.supervisor.pids
-    # The service's turn to be asked never came.
     assert [event for event in running.record.events if event[0] == "stopping"] == [("stopping", "edge")]
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
 
