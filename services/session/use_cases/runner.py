@@ -55,6 +55,8 @@ _RECONNECT: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _LOG_OUT_ATTEMPTS: Final = 10
 _FRAMES_RETRY: Final = 1.0
 """Seconds before candles that were cut are followed again, if somebody still watches."""
+_RESULTS_KEPT: Final = 1000
+"""Orders whose end a runner remembers to have recorded: the broker's lists tell of the same ones again and again."""
 _NEVER: Final = float("inf")
 _NOW: Final = float("-inf")
 
@@ -111,6 +113,8 @@ class SessionRunner:
         self._log_outs = 0
         self._contradictions: set[str] = set()
         """Orders at the broker that were told to contradict the ledger."""
+        self._recorded: dict[str, BrokerOrder] = {}
+        """The session's orders that have ended and are recorded so, the last ones."""
         # What the user was told last.
         self._connection: BrokerConnection
         self._balance: tuple[Decimal, str]
@@ -475,12 +479,17 @@ class SessionRunner:
                 if order.trade_id is not None and not self._tools.desk.is_under_way(order.trade_id):
                     await self._ledger.opened(order.trade_id, order, epoch=epoch)
                 return
+            if self._recorded.get(order.broker_order_id) == order:
+                return
             trade = await self._ledger.settled(self._key, order, epoch=epoch)
         except ContradictionError as error:
             await self._tell_contradiction(order, error)
             return
         if trade is None:
             return
+        self._recorded[order.broker_order_id] = order
+        if len(self._recorded) > _RESULTS_KEPT:
+            del self._recorded[next(iter(self._recorded))]
         self._log.info("trade_settled", trade=trade.trade_id, outcome=trade.state.value)
         if trade.source is TradeSource.BOT and self._bot is not None and await self._bot.check_limits():
             self._refresh_at = _NOW

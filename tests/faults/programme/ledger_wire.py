@@ -75,6 +75,7 @@ class LedgerGate:
         self._statements: dict[bytes, bytes] = {}
         self._marked = ""
         self._moved = ""
+        self._began = ""
         self._committing = False
 
     async def from_client(self, piece: bytes) -> bool:
@@ -88,7 +89,7 @@ class LedgerGate:
             elif kind == b"Q":
                 self._committing = body.startswith(b"COMMIT")
                 if not self._committing:
-                    self._marked = self._moved = ""
+                    self._marked = self._moved = self._began = ""
         return True
 
     async def from_server(self, piece: bytes) -> bool:
@@ -97,7 +98,9 @@ class LedgerGate:
             return True
         self._committing = False
         marked, moved = self._marked, self._moved
-        self._marked = self._moved = ""
+        if self._began:
+            self._observer.epochs.append((asyncio.get_running_loop().time(), self._replica, self._began))
+        self._marked = self._moved = self._began = ""
         if await self._observer.committed(self._replica, marked, moved):
             return True
         self._connection.cut()
@@ -133,8 +136,8 @@ class LedgerGate:
                 self._marked = trade_id
                 self._observer.sender[trade_id] = self._replica
         elif text == sql.BEGIN_EPOCH:
-            now = asyncio.get_running_loop().time()
-            self._observer.epochs.append((now, self._replica, _arguments(rest, 1)[0]))
+            # It counts when it is committed: one that waits for the row may be given up.
+            self._began = _arguments(rest, 1)[0]
 
 
 def _arguments(rest: bytes, count: int) -> list[str]:

@@ -16,8 +16,8 @@ from services.session.domain.errors import (
     PayoutChangedError,
     SessionNotFoundError,
 )
-from services.session.domain.trade import Trade, TradeState
-from services.session.domain.values import AccountType, BotStatus, CloseReason, SessionState, TradeId
+from services.session.domain.trade import BrokerOrder, Trade, TradeState
+from services.session.domain.values import AccountType, BotStatus, CloseReason, SessionKey, SessionState, TradeId
 from services.session.ports import AnswerLost, Placed
 from tests.support.fakes import a_candle
 from tests.support.session_world import World, a_manual_trade, bot_settings, running, settle
@@ -73,6 +73,29 @@ async def test_a_settlement_is_recorded_with_the_brokers_own_result(world: World
     settled = await world.sessions.trade(key, trade.trade_id)
     assert (settled.state, settled.profit) == (TradeState.WON, Decimal("8.70"))
     assert world.ledger.types(key) == ["trade_opened", "trade_closed"]
+
+
+async def test_an_end_that_the_broker_tells_again_and_again_is_recorded_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await world.key()
+    await world.sessions.place_trade(a_manual_trade(key))
+    recorded: list[Decimal] = []
+    settled = world.ledger.settled
+
+    async def counted(key: SessionKey, order: BrokerOrder, *, epoch: int) -> Trade | None:
+        recorded.append(order.profit)
+        return await settled(key, order, epoch=epoch)
+
+    monkeypatch.setattr(world.ledger, "settled", counted)
+    for _ in range(3):
+        world.broker.settles(key, world.broker.listed[0], TradeState.WON, "8.70")
+        await settle()
+    assert recorded == [Decimal("8.70")]
+    # Another end of the same order is not taken for the same: the ledger judges it.
+    world.broker.settles(key, world.broker.listed[0], TradeState.LOST, "-10")
+    await settle()
+    assert recorded == [Decimal("8.70"), Decimal(-10)]
 
 
 async def test_a_lost_connection_is_made_again_and_told(world: World) -> None:
