@@ -294,6 +294,7 @@ class SessionRunner:
                     await frames.run(asset, timeframe)
                 except (BrokerUnavailableError, NotConnectedError) as error:
                     self._log.info("candle_frames_cut", reason=error.reason)
+                    end_if_cancelled(error)
                 else:
                     return
                 await self._clock.sleep(_FRAMES_RETRY * (0.5 + self._tools.jitter()))

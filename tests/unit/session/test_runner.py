@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -17,7 +18,15 @@ from services.session.domain.errors import (
     SessionNotFoundError,
 )
 from services.session.domain.trade import BrokerOrder, Trade, TradeState
-from services.session.domain.values import AccountType, BotStatus, CloseReason, SessionKey, SessionState, TradeId
+from services.session.domain.values import (
+    AccountType,
+    BotStatus,
+    Candle,
+    CloseReason,
+    SessionKey,
+    SessionState,
+    TradeId,
+)
 from services.session.ports import AnswerLost, Placed
 from tests.support.fakes import a_candle
 from tests.support.session_world import World, a_manual_trade, bot_settings, running, settle
@@ -458,6 +467,30 @@ async def test_candles_that_are_cut_come_back_while_somebody_watches(world: Worl
     world.broker.loses(key)
     await world.pass_time(5)
     assert world.broker.watchers(key) == 0
+
+
+async def test_a_runner_ends_although_its_candles_fail_while_they_are_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def failing(*_: object) -> AsyncIterator[AsyncIterator[tuple[Candle, bool]]]:
+        async def candles() -> AsyncIterator[tuple[Candle, bool]]:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise BrokerUnavailableError from None
+            yield a_candle(world.clock.now()), False
+
+        yield candles()
+
+    monkeypatch.setattr(world.broker, "watch_candles", failing)
+    key = await world.key()
+    async with world.signals.candles(key):
+        await world.signals.wake(key)
+        await settle()
+        stopping = asyncio.create_task(world.ownership.stop())
+        await world.pass_time(20)
+        assert stopping.done()
 
 
 async def test_an_unavailable_broker_is_told_once(world: World) -> None:
