@@ -31,7 +31,7 @@ def redis_server() -> Iterator[Engine]:
 @pytest.fixture
 async def database(postgres_server: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PostgresDatabase]:
     # A machine that stalls for some seconds is no frozen process. What the real ones do: test_ledger_faults.
-    for timeout in ("STATEMENT_TIMEOUT", "_LOCK_TIMEOUT", "_IDLE_IN_TRANSACTION_TIMEOUT"):
+    for timeout in ("STATEMENT_TIMEOUT", "_LOCK_TIMEOUT", "_IDLE_IN_TRANSACTION_TIMEOUT", "_TRANSACTION_TIMEOUT"):
         monkeypatch.setattr(database_module, timeout, 60.0)
     async with PostgresDatabase.at(postgres_server.url) as database:
         async with database.transaction() as connection:

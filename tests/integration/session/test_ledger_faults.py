@@ -135,6 +135,34 @@ async def test_a_process_that_freezes_with_a_session_locked_is_thrown_out(mortal
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_process_that_freezes_within_a_statement_with_a_session_locked_is_thrown_out(
+    mortal: PostgresDatabase, own_postgres: Engine
+) -> None:
+    """As while asyncpg prepares one: the server is not idle, it waits for the rest of the statement."""
+    ledger = a_ledger(mortal)
+    key = await a_session(ledger)
+    frozen = asyncio.Event()
+
+    async def freeze() -> None:
+        async with mortal.transaction() as connection:
+            await connection.fetch(sql.LOCK_SESSION, key)
+            frozen.set()
+            await connection.fetch("SELECT pg_sleep(4)")
+
+    task = asyncio.create_task(freeze())
+    await frozen.wait()
+
+    async def written() -> bool:
+        try:
+            return await ledger.emit(key, LogWritten("info", "x")) is not None
+        except UnavailableError:
+            return False
+
+    assert await eventually(written, within=30)
+    with pytest.raises(UnavailableError):
+        await task
+
+
 async def test_when_the_answer_to_a_commit_is_lost_the_sender_does_not_send_and_nobody_else_can(
     postgres_server: Engine, database: PostgresDatabase
 ) -> None:

@@ -68,6 +68,7 @@ STATEMENT_TIMEOUT: Final = 5.0
 _LOCK_TIMEOUT: Final = 2.0
 # A process that freezes with a session's row locked is thrown out after this, and the next writer goes on.
 _IDLE_IN_TRANSACTION_TIMEOUT: Final = 2.0
+_TRANSACTION_TIMEOUT: Final = 3.0
 _CONNECT_TIMEOUT: Final = 3.0
 
 _BROKEN: Final = (
@@ -108,6 +109,7 @@ class PostgresDatabase:
             timeout=_CONNECT_TIMEOUT,
             command_timeout=STATEMENT_TIMEOUT + 1,
             reset=nothing_to_reset,
+            init=_end_long_transactions,
             server_settings={
                 "application_name": "tradebot-session",
                 "timezone": "UTC",
@@ -202,6 +204,16 @@ def _mapped() -> Iterator[None]:
         raise
     except _AWAY as error:
         raise UnavailableError("The ledger") from error
+
+
+async def _end_long_transactions(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Bound a transaction as a whole where the server can (PostgreSQL 17).
+
+    A process that freezes while a statement is prepared leaves the server within a statement, not idle: the timeout for
+    idle transactions does not run, and the session's row stays locked until the process goes on.
+    """
+    if connection.get_server_version() >= (17,):
+        await connection.execute(f"SET transaction_timeout = {_milliseconds(_TRANSACTION_TIMEOUT)}")
 
 
 async def nothing_to_reset(_: object) -> None:
