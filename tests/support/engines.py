@@ -9,10 +9,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -21,6 +20,7 @@ from local.ports import PortBlock
 from local.postgres import Cluster
 from local.process import Process, launched
 from local.valkey import valkey
+from tests.support.eventually import eventually
 
 
 class Engine:
@@ -48,17 +48,20 @@ class Engine:
         if self._process.prepare is not None:
             _run(self._process.prepare)
         assert self._process.ready is not None
+        probe = self._process.ready
         self._running = self._spawned()
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                return _run(self._process.ready)
-            except Exception:  # noqa: BLE001  # whatever it raises means "not yet"
-                assert time.monotonic() < deadline, f"{self._process.name} did not start"
-                time.sleep(0.02)
-            if self._running.poll() is not None:
+
+        async def answers() -> bool:
+            # Whatever it raises means "not yet".
+            with suppress(Exception):
+                await probe()
+                return True
+            if self._running is None or self._running.poll() is not None:
                 # A killed PostgreSQL's children hold its shared memory for a moment; the supervisor starts it again, too.
                 self._running = self._spawned()
+            return False
+
+        asyncio.run(eventually(answers, within=30))
 
     def _spawned(self) -> subprocess.Popen[bytes]:
         with (self._folder / f"{self._process.name}.log").open("ab") as log:

@@ -1,6 +1,5 @@
 """Users that trade through the gateway and can tell at the end whether all was right."""
 
-import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
@@ -33,18 +32,19 @@ class Trader:
         """
         order = {"asset": "EURUSD-OTC", "direction": "call", "amount": 1, "duration_seconds": 5, **order}
         key = secrets.token_hex(8)
-        async with asyncio.timeout(40):
-            while True:
-                try:
-                    answer: dict[str, Any] = await self.session.post("trade", **order, client_request_id=key)
-                except ApiError as error:
-                    if error.code not in _TEMPORARY:
-                        raise
-                except (aiohttp.ClientError, TimeoutError):
-                    pass
-                else:
-                    return answer
-                await asyncio.sleep(0.1)
+
+        async def answered() -> dict[str, Any]:
+            answer: dict[str, Any] = {}
+            try:
+                answer = await self.session.post("trade", **order, client_request_id=key)
+            except ApiError as error:
+                if error.code not in _TEMPORARY:
+                    raise
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            return answer
+
+        return await eventually(answered, within=40, every=0.1)
 
     async def ended(self, trade_id: str) -> dict[str, Any]:
         """Wait until one trade is settled and return it."""

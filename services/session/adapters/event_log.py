@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, Self
 
 from redis.asyncio import Redis
 
+from services.runtime.cancelling import end_if_cancelled
 from services.runtime.clock import Clock
 from services.session.adapters.event_feed import Feed
 from services.session.adapters.presence import REDIS_AWAY, Presence
@@ -175,7 +176,8 @@ class RedisEventLog:
         while True:
             try:
                 return await self._source.events_after(key, place, _BATCH)
-            except UnavailableError:
+            except UnavailableError as error:
+                end_if_cancelled(error)
                 await self._clock.sleep(_LEDGER_PAUSE)
                 if self._drained:
                     return ()

@@ -5,6 +5,7 @@ from typing import Final
 
 import structlog
 
+from services.runtime.cancelling import end_if_cancelled
 from services.runtime.clock import Clock
 from services.runtime.errors import ServiceError
 from services.session.ports import Ledger
@@ -23,5 +24,6 @@ async def keep_pruning(ledger: Ledger, clock: Clock, retention: timedelta) -> No
             pruned = await ledger.prune_events(clock.now() - retention)
         except ServiceError as error:
             _log.warning("events_not_pruned", reason=error.reason)
+            end_if_cancelled(error)
         else:
             _log.info("events_pruned", events=pruned)

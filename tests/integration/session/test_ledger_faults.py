@@ -110,35 +110,11 @@ async def test_a_frozen_server_holds_nobody_up_for_long(own_postgres: Engine, mo
     assert await eventually(back)
 
 
-async def test_a_process_that_freezes_with_a_session_locked_is_thrown_out(mortal: PostgresDatabase) -> None:
-    ledger = a_ledger(mortal)
-    key = await a_session(ledger)
-    frozen = asyncio.Event()
-
-    async def freeze() -> None:
-        async with mortal.transaction() as connection:
-            await connection.fetch(sql.LOCK_SESSION, key)
-            frozen.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(freeze())
-    await frozen.wait()
-
-    async def written() -> bool:
-        try:
-            return await ledger.emit(key, LogWritten("info", "x")) is not None
-        except UnavailableError:
-            return False
-
-    assert await eventually(written, within=30)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-async def test_a_process_that_freezes_within_a_statement_with_a_session_locked_is_thrown_out(
-    mortal: PostgresDatabase,
+@pytest.mark.parametrize("within", ["a transaction", "a statement"])
+async def test_a_process_that_freezes_with_a_session_locked_is_thrown_out(
+    mortal: PostgresDatabase, within: str
 ) -> None:
-    """As while asyncpg prepares one: the server is not idle, it waits for the rest of the statement."""
+    """Within a statement, as while asyncpg prepares one: the server is not idle, it waits for the rest of it."""
     ledger = a_ledger(mortal)
     key = await a_session(ledger)
     frozen = asyncio.Event()
@@ -146,7 +122,8 @@ async def test_a_process_that_freezes_within_a_statement_with_a_session_locked_i
     async def freeze() -> None:
         async with mortal._pool.acquire() as connection, connection.transaction():
             await connection.fetch(sql.LOCK_SESSION, key)
-            await connection.prepare("SELECT 41 + 1")
+            if within == "a statement":
+                await connection.prepare("SELECT 41 + 1")
             frozen.set()
             await asyncio.Event().wait()
 

@@ -58,7 +58,8 @@ def test_the_run_file_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
 
 
 def a_sleeper() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"])
+    """Return a process that lives until it is killed, or this one closes its input."""
+    return subprocess.Popen([sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
 
 
 def test_leftovers_are_ended(tmp_path: Path) -> None:

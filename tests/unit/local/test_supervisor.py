@@ -14,18 +14,18 @@ from local.supervisor import _STOP_WITHIN, Supervisor
 from tests.support.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
-READY_AND_WAIT = "import pathlib,sys,time; pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
+READY_AND_WAIT = "import pathlib,signal,sys; pathlib.Path(sys.argv[1]).touch(); signal.alarm(600); signal.pause()"
 NOTE_ITS_END = (
-    "import pathlib,signal,sys,time\n"
+    "import pathlib,signal,sys\n"
     "def end(*_):\n"
     "    with open(sys.argv[2], 'a') as f: f.write(sys.argv[3] + '\\n')\n"
     "    sys.exit(0)\n"
     "signal.signal(signal.SIGTERM, end)\n"
-    "pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
+    "pathlib.Path(sys.argv[1]).touch(); signal.alarm(600); signal.pause()"
 )
 DEAF_TO_SIGTERM = (
-    "import pathlib,signal,sys,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    "pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
+    "import pathlib,signal,sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "pathlib.Path(sys.argv[1]).touch(); signal.alarm(600); signal.pause()"
 )
 
 
@@ -196,7 +196,7 @@ async def test_a_stop_that_takes_too_long_as_a_whole_ends_with_a_kill(
     processes = [
         a_process(tmp_path, "edge", DEAF_TO_SIGTERM, stop_within=600, needs=("service",)),
         # Outlasts the edge, and so would be asked in its turn if the edge could end by itself.
-        a_process(tmp_path, "service", READY_AND_WAIT.replace("60", "600")),
+        a_process(tmp_path, "service", READY_AND_WAIT),
     ]
     async with Running(tmp_path, processes) as running:
         pids = running.supervisor.pids
@@ -205,7 +205,9 @@ async def test_a_stop_that_takes_too_long_as_a_whole_ends_with_a_kill(
 
 
 async def test_a_stop_during_the_start_leaves_nothing(tmp_path: Path) -> None:
-    slow = Process("service", python("import time; time.sleep(60)"), file_exists(tmp_path / "never"))
+    slow = Process(
+        "service", python("import signal; signal.alarm(600); signal.pause()"), file_exists(tmp_path / "never")
+    )
     running = Running(tmp_path, [slow])
     task = asyncio.create_task(running.run())
 
