@@ -75,11 +75,17 @@ class Engine:
             )
 
     def kill(self) -> None:
-        """End it as ``kill -9`` does."""
+        """End it and its children as ``kill -9`` does, and wait until none is left."""
         assert self._running is not None
+        # A child of PostgreSQL outlives its server by a moment, and may answer in it.
+        children = self._children()
         self._running.kill()
         self._running.wait()
         self._running = None
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children)
 
     def freeze_all(self) -> None:
         """Stop it and its children from running without ending them."""
@@ -90,9 +96,13 @@ class Engine:
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        server = psutil.Process(self.pid)
-        for process in (server, *server.children(recursive=True)):
+        for process in (psutil.Process(self.pid), *self._children()):
             process.send_signal(number)
+
+    def _children(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.pid).children(recursive=True)
+        return []
 
     def stop(self) -> None:
         """End it if it runs, for good."""
