@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from local.folder import write_private
+from local.process import has_ended
 
 _SAME_START = 1.0
 """Seconds by which a start time may differ between two readings (it is derived from the boot time)."""
@@ -34,7 +35,7 @@ def end_leftovers(file: Path, patience: float = 3.0) -> list[str]:
         try:
             process = psutil.Process(entry["pid"])
             same = abs(process.create_time() - entry["started"]) <= _SAME_START
-            if same and process.status() != psutil.STATUS_ZOMBIE:
+            if same and not has_ended(process):
                 process.terminate()
                 found[process] = entry["name"]
         except psutil.NoSuchProcess:

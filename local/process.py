@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from local.logs import open_log, tail
 from local.probes import Probe
 
@@ -180,6 +182,14 @@ def launched(argv: tuple[str, ...], user: User | None, death_signal: signal.Sign
     """Return the command line that becomes ``argv`` as that user, and gets ``death_signal`` when we die."""
     who = "-" if user is None else f"{user.uid}:{user.gid}" + (":search" if user.search else "")
     return (sys.executable, "-I", "-S", str(_LAUNCHER), str(int(death_signal)), str(os.getpid()), who, "--", *argv)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether it runs no more: a zombie holds nothing, whenever its parent may notice."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def describe_exit(status: int) -> str:

@@ -16,6 +16,7 @@ import pytest
 from local.client import Gateway
 from local.folder import read_run_file
 from local.ports import PortBlock
+from local.process import has_ended
 from local.settings import CHECKOUT
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
@@ -64,7 +65,7 @@ def processes_of(data: Path, pids: Iterable[int]) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             ours = process.pid in pids or process.environ().get("TRADEBOT_DATA") == str(data)
-            if ours and process.status() != psutil.STATUS_ZOMBIE:
+            if ours and not has_ended(process):
                 found.append(process)
         except psutil.Error:
             continue

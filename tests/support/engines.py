@@ -18,7 +18,7 @@ import psutil
 
 from local.ports import PortBlock
 from local.postgres import Cluster
-from local.process import Process, launched
+from local.process import Process, has_ended, launched
 from local.valkey import valkey
 from tests.support.eventually import eventually
 
@@ -76,16 +76,22 @@ class Engine:
 
     def kill(self) -> None:
         """End it and its children as ``kill -9`` does, and wait until none is left."""
+        self._thread.submit(self._kill).result()
+
+    def _kill(self) -> None:
         assert self._running is not None
-        # A child of PostgreSQL outlives its server by a moment, and may answer in it.
+        # A child of PostgreSQL outlives its server by a moment, and may answer in it; a stopped server makes no more.
+        self._running.send_signal(signal.SIGSTOP)
         children = self._children()
         self._running.kill()
         self._running.wait()
         self._running = None
-        for child in children:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        psutil.wait_procs(children)
+        _signal(children, signal.SIGKILL)
+
+        async def all_gone() -> bool:
+            return all(map(has_ended, children))
+
+        asyncio.run(eventually(all_gone, within=30))
 
     def freeze_all(self) -> None:
         """Stop it and its children from running without ending them."""
@@ -96,8 +102,7 @@ class Engine:
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        for process in (psutil.Process(self.pid), *self._children()):
-            process.send_signal(number)
+        _signal([psutil.Process(self.pid), *self._children()], number)
 
     def _children(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
@@ -151,6 +156,12 @@ def _folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def _run(action: Callable[[], Awaitable[None]]) -> None:

@@ -14,7 +14,7 @@ USER = "trader@example.com"
 KINDS = [
     (InstrumentType.TURBO, 60),
     (InstrumentType.BINARY, 900),
-    (InstrumentType.BLITZ, 5),
+    (InstrumentType.BLITZ, 60),
     (InstrumentType.DIGITAL, 60),
 ]
 

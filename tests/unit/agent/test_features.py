@@ -39,7 +39,7 @@ def test_window_and_streaming_forms_are_equal(name: str) -> None:
     np.testing.assert_allclose(state_of(returns, NO_GAPS), bar_by_bar(returns), rtol=1e-9, atol=1e-14)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     length=st.integers(0, 80),
     gaps=st.sets(st.integers(0, 80), max_size=12),

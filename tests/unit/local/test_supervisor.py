@@ -3,13 +3,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from local.probes import Probe
-from local.process import _KILL_WAIT, Process, StartError
+from local.process import _KILL_WAIT, Process, StartError, has_ended
 from local.supervisor import _STOP_WITHIN, Supervisor
 from tests.support.eventually import eventually
 
@@ -96,7 +97,9 @@ class Running:
 
 def gone(pid: int) -> Callable[[], object]:
     async def probe() -> bool:
-        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        with suppress(psutil.NoSuchProcess):
+            return has_ended(psutil.Process(pid))
+        return True
 
     return probe
 
