@@ -59,6 +59,13 @@ async def first_line(system: subprocess.Popen[str]) -> str:
     return await asyncio.wait_for(asyncio.to_thread(system.stdout.readline), 120)
 
 
+async def said(system: subprocess.Popen[str], words: str) -> None:
+    """Wait for a line that holds the words."""
+    assert system.stderr is not None
+    while words not in await asyncio.wait_for(asyncio.to_thread(system.stderr.readline), 60):
+        assert system.poll() is None
+
+
 def processes_of(data: Path, pids: Iterable[int]) -> list[psutil.Process]:
     """What still runs: of the pids that were told, and by the environment that every child inherits."""
     found = []
@@ -97,6 +104,7 @@ async def test_a_stop_leaves_no_process_and_a_new_start_finds_sessions_and_trade
 
     with up(data, port) as system:
         assert await first_line(system) == f"ready http://localhost:{port}\n"
+        await said(system, "1 REAL bot ran before")
         async with Gateway(f"http://localhost:{port}") as gateway:
             again = await gateway.connect(**who, session_id=session.session_id)
             assert (again.session_id, again.connected["reconnected"]) == (session.session_id, True)
@@ -108,8 +116,7 @@ async def test_a_stop_leaves_no_process_and_a_new_start_finds_sessions_and_trade
                 await again.post("stop")
                 assert all(trade["status"] != "unknown" for trade in await Trader(again, feed).settled())
         system.send_signal(signal.SIGTERM)
-        _, words = await asyncio.to_thread(system.communicate, timeout=60)
-        assert (system.returncode, "1 REAL bot ran before" in words) == (0, True)
+        assert await asyncio.to_thread(system.wait, 60) == 0
 
 
 async def test_nothing_survives_a_kill_of_the_supervisor_and_the_next_start_works(data: Path, port: int) -> None:

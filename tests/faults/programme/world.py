@@ -43,6 +43,10 @@ for pid in map(int, sys.argv[2:]):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (int(sys.argv[1] or hard), hard))
     except ProcessLookupError:
         pass
+    except PermissionError:
+        # A server that is being started again, and was forked without the limit that is lifted.
+        if sys.argv[1]:
+            raise
 """
 _READY_WITHIN: Final = 90.0
 

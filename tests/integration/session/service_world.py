@@ -93,10 +93,13 @@ class Watcher:
         self.seq: int | None = None
         self.gaps = 0
         self.closed = False
+        self._joined = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def follow(self, client: Client) -> None:
+    async def follow(self, client: Client) -> None:
+        """Begin, and wait for the snapshot: what happens before it is never told."""
         self._task = asyncio.create_task(self._follow(client))
+        await asyncio.wait_for(self._joined.wait(), 10)
 
     async def _follow(self, client: Client) -> None:
         call = client.stub.WatchEvents(pb.WatchEventsRequest(session_id=self.session_id, last_seq=self.seq))
@@ -115,6 +118,7 @@ class Watcher:
         if kind == "snapshot":
             self.seq = event.seq
             self.first_seq = event.seq if self.first_seq is None else self.first_seq
+            self._joined.set()
             return
         assert self.seq is not None
         assert event.seq == self.seq + 1, f"{kind} {event.seq} after {self.seq}"

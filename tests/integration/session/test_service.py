@@ -56,7 +56,7 @@ async def test_a_trade_ends_with_the_brokers_own_result(world: ServiceWorld, cli
     email = _email()
     session_id = (await client.connect(email)).session_id
     watcher = Watcher(session_id)
-    watcher.follow(client)
+    await watcher.follow(client)
     trade = await client.trade(session_id, client_request_id="one")
     assert (trade.status, trade.success, trade.account_type) == ("open", True, "PRACTICE")
     settled = await until_settled(client, session_id, trade.trade_id)
@@ -105,7 +105,7 @@ async def test_a_lost_answer_is_found_again_and_not_sent_twice(world: ServiceWor
     email = _email()
     session_id = (await client.connect(email)).session_id
     watcher = Watcher(session_id)
-    watcher.follow(client)
+    await watcher.follow(client)
     await world.fault("lost", on="ack", name="open-option", email=email, times=1)
     trade = await client.trade(session_id, duration_seconds=30)
     assert trade.status in {"unknown", "open"}
@@ -165,7 +165,7 @@ async def test_a_bot_goes_on_when_its_replica_drains_and_no_event_is_lost(world:
     email = _email()
     session_id = (await one.client.connect(email)).session_id
     watcher = Watcher(session_id)
-    watcher.follow(one.client)
+    await watcher.follow(one.client)
     await one.client.start(session_id)
 
     async def traded(count: int) -> bool:
@@ -175,7 +175,7 @@ async def test_a_bot_goes_on_when_its_replica_drains_and_no_event_is_lost(world:
     await one.stop()
     await watcher.ended()
     before = len(await world.ledger(email))
-    watcher.follow(two.client)
+    await watcher.follow(two.client)
     await eventually(lambda: traded(before + 1), within=20, every=0.1)
     await two.client.stub.StopBot(pb.StopBotRequest(session_id=session_id))
 
@@ -220,7 +220,7 @@ async def test_disconnect_settles_what_is_open_and_destroys_the_credentials(
     email = _email()
     session_id = (await client.connect(email)).session_id
     watcher = Watcher(session_id)
-    watcher.follow(client)
+    await watcher.follow(client)
     await client.trade(session_id)
     await client.stub.Disconnect(pb.DisconnectRequest(session_id=session_id))
     with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -244,7 +244,7 @@ async def test_two_users_share_nothing(world: ServiceWorld, client: Client) -> N
     real = await client.connect(emails[1], account_type="REAL", broker="iq")
     watchers = [Watcher(practice.session_id), Watcher(real.session_id)]
     for watcher in watchers:
-        watcher.follow(client)
+        await watcher.follow(client)
     mine = await client.trade(practice.session_id, amount=3)
     theirs = await client.trade(real.session_id, amount=4)
     assert (real.balance, mine.account_type, theirs.account_type) == (1000, "PRACTICE", "REAL")
@@ -327,7 +327,7 @@ async def test_the_real_agent_decides_for_the_bot(world: ServiceWorld) -> None:
         client = replica.client
         session_id = (await client.connect()).session_id
         watcher = Watcher(session_id)
-        watcher.follow(client)
+        await watcher.follow(client)
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await client.start(session_id, model="nosuch")
         assert reason(error.value) == "MODEL_NOT_FOUND"

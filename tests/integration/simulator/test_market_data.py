@@ -25,6 +25,9 @@ async def test_initialization_data_lists_all_three_kinds_with_payout_and_schedul
     assert data["blitz"]["actives"]["76"]["option"]["expiration_times"] == [5, 10, 15, 30, 45, 60, 120, 180, 300]
     assert data["turbo"]["actives"]["1"]["is_suspended"] is True
     assert not any(o <= time.time() < c for o, c in data["turbo"]["actives"]["78"]["schedule"])
+    for answer in (legacy["msg"]["result"], data):
+        for active in answer["turbo"]["actives"].values():
+            assert active["option"].pop("start_time") % 60 == 0  # that of the minute in which it was asked for
     assert legacy["msg"]["result"]["turbo"] == data["turbo"]
 
 
@@ -119,8 +122,8 @@ async def test_live_candles_agree_with_history(simulator: Simulator) -> None:
         await client.subscribe("candle-generated", active_id="76", size=1)
         last = await client.wait(lambda f: f["name"] == "candle-generated" and f["msg"]["from"] >= time.time() - 1)
         await client.wait(lambda f: f["name"] == "candle-generated" and f["msg"]["id"] >= last["msg"]["id"] + 2)
+        live = [f["msg"] for f in client.frames if f["name"] == "candle-generated"]
         answer = await client.call("get-candles", {"active_id": 76, "size": 1, "to": time.time(), "count": 100}, "2.0")
-    live = [f["msg"] for f in client.frames if f["name"] == "candle-generated"]
     ids = [c["id"] for c in live]
     assert ids == sorted(set(ids)), "one stream, and each tick once"
     closes = {c["from"]: c["close"] for c in answer["msg"]["candles"]}
