@@ -113,8 +113,8 @@ class SessionRunner:
         self._log_outs = 0
         self._contradictions: set[str] = set()
         """Orders at the broker that were told to contradict the ledger."""
-        self._recorded: dict[str, BrokerOrder] = {}
-        """The session's orders that have ended and are recorded so, the last ones."""
+        self._recorded: dict[str, int] = {}
+        """Hashes of the session's orders that have ended and are recorded so: the last ones, while others are unsettled."""
         # What the user was told last.
         self._connection: BrokerConnection
         self._balance: tuple[Decimal, str]
@@ -319,6 +319,9 @@ class SessionRunner:
             self._reconciled = True
         if wait is not None:
             self._reconcile_at = min(self._reconcile_at, self._clock.monotonic() + wait)
+        else:
+            # Nothing is unsettled, and the next list begins after these.
+            self._recorded.clear()
         if self._bot is not None:
             await self._bot.check_limits()
         # Reconciling may have stopped the bot.
@@ -480,7 +483,7 @@ class SessionRunner:
                 if order.trade_id is not None and not self._tools.desk.is_under_way(order.trade_id):
                     await self._ledger.opened(order.trade_id, order, epoch=epoch)
                 return
-            if self._recorded.get(order.broker_order_id) == order:
+            if self._recorded.get(order.broker_order_id) == hash(order):
                 return
             trade = await self._ledger.settled(self._key, order, epoch=epoch)
         except ContradictionError as error:
@@ -488,7 +491,7 @@ class SessionRunner:
             return
         if trade is None:
             return
-        self._recorded[order.broker_order_id] = order
+        self._recorded[order.broker_order_id] = hash(order)
         if len(self._recorded) > _RESULTS_KEPT:
             del self._recorded[next(iter(self._recorded))]
         self._log.info("trade_settled", trade=trade.trade_id, outcome=trade.state.value)
