@@ -27,6 +27,7 @@ test: setup check ## Static checks and every test, each slow suite in its small 
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 faults: setup ## The proof in its big form: thousands of simulated worlds, rolling restarts, everything breaks thirty times under load (hours)
+	$(BIN)/pytest -m hypothesis --hypothesis-profile explore tests/unit
 	$(BIN)/pytest -m faults --log-cli-level=INFO tests/faults
 
 check: setup ## Format, lint, types, protos, import rules

@@ -1,9 +1,10 @@
 """What the client scripts share: named steps with a deadline each, told to the test as JSON lines.
 
-Runs inside the environment of a community client, so it uses the standard library only. The clients wait in endless loops
-when an answer does not come; a step that does not end in time is reported, and its thread is left behind.
+Runs inside the environment of a community client, so it uses the standard library only, as ``eventually`` does. The clients
+wait in endless loops when an answer does not come; a step that does not end in time is reported, and its thread is left behind.
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -13,6 +14,8 @@ import traceback
 import urllib.request
 from collections.abc import Callable
 from typing import Any
+
+from tests.support.eventually import eventually
 
 HTTP = os.environ["SIMULATOR_HTTP"]
 WS = os.environ["SIMULATOR_WS"]
@@ -47,11 +50,16 @@ def step(name: str, seconds: float = 60.0) -> Callable[[Callable[[], Any]], None
 
 
 def until(probe: Callable[[], Any], within: float = 30.0) -> Any:
-    """Ask until the answer is true and return it; the last answer when the time is over, for the assertion that follows."""
-    end = time.monotonic() + within
-    while not (answer := probe()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return answer
+    """Ask until the answer is true and return it.
+
+    Raises:
+        AssertionError: It did not become true.
+    """
+
+    async def asked() -> Any:
+        return probe()
+
+    return asyncio.run(eventually(asked, within=within, every=0.1))
 
 
 def control(path: str, body: Any = None) -> Any:

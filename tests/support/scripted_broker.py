@@ -1,6 +1,5 @@
 """A broker that says exactly what a test tells it to: for words that the simulator, being faithful, never says."""
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -76,16 +75,14 @@ class ScriptedBroker:
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
+        await socket.send_json({"name": "timeSync", "msg": int(time.time() * 1000)})
         self.sockets.add(socket)
-        clock = asyncio.create_task(_tick(socket))
         try:
             async for message in socket:
                 if message.type is WSMsgType.TEXT and not await self._answer(socket, json.loads(message.data)):
                     break
         finally:
             self.sockets.discard(socket)
-            clock.cancel()
-            await asyncio.wait({clock})
         return socket
 
     async def _answer(self, socket: web.WebSocketResponse, frame: dict[str, Any]) -> bool:
@@ -103,12 +100,6 @@ class ScriptedBroker:
                 name, data, status = (*reply, 2000)[:3]
                 await socket.send_json({"name": name, "request_id": request_id, "msg": data, "status": status})
         return True
-
-
-async def _tick(socket: web.WebSocketResponse) -> None:
-    while not socket.closed:
-        await socket.send_json({"name": "timeSync", "msg": int(time.time() * 1000)})
-        await asyncio.sleep(0.2)
 
 
 @asynccontextmanager

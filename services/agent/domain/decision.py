@@ -91,20 +91,22 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 def decide(opinion: Opinion, terms: Terms, margin: float, bar_open_time: int) -> Decision:
     """Trade if and only if the better direction's probability exceeds the break-even rate by more than the margin.
 
-    A policy that chooses itself has its payout baked in: its action stands as it is.
+    Nor is there a trade if the gain that is left is too small for a float to tell from none. A policy that chooses itself
+    has its payout baked in: its action stands as it is.
     """
     confidence = max(opinion.p_up, 1.0 - opinion.p_up)
+    expected_value = confidence * (1.0 + terms.payout_rate) - 1.0
     action = Action.CALL if opinion.p_up > 0.5 else Action.PUT
     if opinion.action is not None:
         action = opinion.action
-    elif not confidence > terms.break_even + margin:
+    elif not (confidence > terms.break_even + margin and expected_value > 0.0):
         action = Action.HOLD
     return Decision(
         action=action,
         abstain_reason=AbstainReason.NO_EDGE if action is Action.HOLD else None,
         p_up=opinion.p_up,
         break_even=terms.break_even,
-        expected_value=confidence * (1.0 + terms.payout_rate) - 1.0,
+        expected_value=expected_value,
         margin=margin,
         bar_open_time=bar_open_time,
     )
